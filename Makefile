@@ -1,0 +1,68 @@
+# Every target sets up what it needs: a .venv with the exact versions of constraints.txt.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+REMOTE ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The commands of dvc.yaml start with `python`: that is the one of .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A person at a terminal sees pip's progress; a log file does not.
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+
+.DEFAULT_GOAL := help
+.PHONY: help repro test test-slow lint readme push pull azurite azurite-stop clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: $(VENV)/.core ## run what changed of the pipeline, from the source to the leaderboard
+	dvc repro
+
+test: $(VENV)/.test ## run the tests, a few minutes
+	python -m pytest
+
+test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
+	python -m pytest -m slow --timeout 900
+
+lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
+	ruff check .
+	mypy
+	git ls-files -z | xargs -0 detect-secrets-hook --disable-plugin HexHighEntropyString
+
+push: $(VENV)/.core ## send data and models to the remote (REMOTE=name for another than the default)
+	python -m blackswan.remote $(REMOTE)
+	dvc push $(if $(REMOTE),--remote $(REMOTE))
+
+pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for another than the default)
+	python -m blackswan.remote $(REMOTE)
+	dvc pull $(if $(REMOTE),--remote $(REMOTE))
+
+readme: $(VENV)/.core ## write the table of metrics/ into README.md
+	python tools/readme.py
+
+azurite: $(VENV)/.core ## start Azure's own storage emulator and make it this clone's remote
+	python tools/azurite.py start
+
+azurite-stop: $(VENV)/.core ## stop the emulator; the remote of .dvc/config is the default again
+	python tools/azurite.py stop
+
+clean: ## remove caches and leftovers; data, models and .venv stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
+	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
+		\( -name __pycache__ -o -name '*.partial' \) -prune -exec rm -rf {} +
+
+# One stamp per set of packages, each a superset of the one before: make installs again when
+# pyproject.toml or constraints.txt change.
+$(VENV)/.core: STAMPS := $(VENV)/.core
+$(VENV)/.test: STAMPS := $(VENV)/.core $(VENV)/.test
+$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.dev: STAMPS := $(VENV)/.core $(VENV)/.test $(VENV)/.dev
+$(VENV)/.dev: EXTRAS := [dev]
+$(VENV)/.core $(VENV)/.test $(VENV)/.dev: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (the first time: some minutes and 1.8 GB)"
+	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
+		--constraint constraints.txt --editable '.$(EXTRAS)'
+	@touch $(STAMPS)
