@@ -1,0 +1,98 @@
+"""source.path -> data/frames: one PNG per frame, and index.csv with a record of each.
+
+Any source becomes the same frames: a video or a folder of videos is sampled by time, a folder of
+photos or an MVTec-style tree is read as it is; all are cropped and resized here. `dvc repro
+extract_frames`
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from pydantic import Field
+
+from blackswan.errors import InputError, run
+from blackswan.images import Crop, crop_and_resize, write_png
+from blackswan.outputs import replace_folder
+from blackswan.parallel import parallel_map
+from blackswan.params import Section, load_section
+from blackswan.records import Frame, SourceImage, write_index
+from blackswan.sources import folder, mvtec, video
+
+FRAMES = Path("data/frames")
+
+
+class Source(Section):
+    """Where the images come from."""
+
+    path: Path  # a video, a folder of videos or photos, an MVTec-style tree
+
+
+class Params(Section):
+    """What is taken of the source."""
+
+    crop: Crop
+    size: int | None = Field(ge=16)  # pixels a side; null keeps the size of the source
+    video: video.Sampling
+    folder: folder.Params
+    category: str  # of an MVTec-style root with many; else empty
+
+
+def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
+    """Tell what kind of source `path` is and list its images."""
+    if not path.exists():
+        raise InputError(
+            f"source.path {path} does not exist; point it at a video or a folder of images"
+        )
+    if videos := video.list_videos(path):
+        return chain.from_iterable(video.iterate_frames(file, params.video) for file in videos)
+    if path.is_file():
+        raise InputError(
+            f"source.path {path} is neither a folder nor a video; "
+            f"videos end in {', '.join(sorted(video.SUFFIXES))}"
+        )
+    if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
+        return mvtec.list_frames(path, params.category)
+    return folder.list_frames(path, params.folder)
+
+
+def store(item: SourceImage, params: Params, frames: Path) -> Frame:
+    """Crop, resize and write one image with its mask, if it has one."""
+    image, mask = item.read()
+    name = f"{item.frame.image}.png"
+    frame = replace(item.frame, image=f"images/{name}", label=item.frame.label or "normal")
+    write_png(frames / frame.image, crop_and_resize(image, params.crop, params.size))
+    if mask is None:
+        return frame
+    mask = crop_and_resize(mask, params.crop, params.size, mask=True)
+    if not mask.any():
+        raise InputError(
+            f"extract_frames.crop leaves nothing of the anomaly of {name}; take a larger one"
+        )
+    frame = replace(frame, mask=f"masks/{name}")
+    write_png(frames / frame.mask, mask)
+    return frame
+
+
+def main() -> None:
+    """Write every sampled frame of the source."""
+    params = load_section(Params, "extract_frames")
+    source = load_section(Source, "source")
+    with replace_folder(FRAMES) as partial:
+        items = open_source(source.path, params)
+        frames = list(parallel_map(lambda item: store(item, params, partial), items))
+        twice = [
+            name for name, count in Counter(frame.image for frame in frames).items() if count > 1
+        ]
+        if twice:
+            raise InputError(
+                f"{source.path} has two images that would both be {sorted(twice)[0]}; rename one"
+            )
+        write_index(partial / "index.csv", frames)
+    print(f"{len(frames)} frames from {source.path}")
+
+
+if __name__ == "__main__":
+    run(main)
