@@ -1,0 +1,143 @@
+"""Synthetic anomalies: a normal image goes in, an anomalous one and its exact mask come out.
+
+`salt_and_pepper` is the anomaly a detector is trained on. The others are for evaluation: a
+detector that finds them has learnt what is normal, not what salt and pepper looks like.
+"""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from blackswan.params import Section
+
+
+class Params(Section):
+    """Shape and texture of the patches; lengths are fractions of the shorter side of the image."""
+
+    patches_min: int = Field(ge=1)
+    patches_max: int = Field(ge=1, le=100)
+    radius_min: float = Field(gt=0, le=0.5)
+    radius_max: float = Field(gt=0, le=0.5)
+    vertices_min: int = Field(ge=3)
+    vertices_max: int = Field(ge=3, le=100)
+    irregularity: float = Field(
+        ge=0, le=1
+    )  # 0: a regular polygon; 1: radii from 0 to the full radius
+    noise_ratio: float = Field(gt=0, le=1)  # share of the pixels of a patch that are replaced
+    salt_ratio: float = Field(ge=0, le=1)  # share of the replaced pixels that turn white
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Params":
+        for name in ("patches", "radius", "vertices"):
+            if getattr(self, f"{name}_min") > getattr(self, f"{name}_max"):
+                raise ValueError(f"{name}_min is larger than {name}_max; swap them")
+        return self
+
+
+VISIBLE = 2.0  # mean change of a patch, grey levels, below which nobody could see it
+GeneratorName = Literal["salt_and_pepper", "perlin_texture", "cut_paste", "gaussian_blur"]
+
+
+def synthesize(
+    image: np.ndarray, generator: GeneratorName, params: Params, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (anomalous image, mask) of an RGB image, uint8 (H, W, 3), or None if it shows nothing.
+
+    The mask, bool (H, W), is the polygons themselves; every pixel outside is untouched. A draw
+    that is invisible (a flat wall, blurred) is drawn again, and an image on which 100 draws are
+    invisible has no such anomaly.
+    """
+    for _ in range(100):
+        mask = polygon_patches(image.shape[:2], params, rng)
+        changed = GENERATORS[generator](image, mask, params, rng)
+        if mask.any() and cv2.absdiff(image, changed)[mask].mean() >= VISIBLE:
+            return changed, mask
+    return None
+
+
+def polygon_patches(shape: tuple[int, int], params: Params, rng: np.random.Generator) -> np.ndarray:
+    """Draw irregular polygons, bool (H, W): jittered angles and radii around a centre."""
+    height, width = shape
+    region = np.zeros(shape, np.uint8)
+    for _ in range(rng.integers(params.patches_min, params.patches_max + 1)):
+        count = rng.integers(params.vertices_min, params.vertices_max + 1)
+        radius = rng.uniform(params.radius_min, params.radius_max) * min(shape)
+        steps = 1 + params.irregularity * rng.uniform(-0.9, 0.9, count)
+        angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.cumsum(steps) / steps.sum()
+        radii = radius * (1 - params.irregularity * rng.uniform(0, 0.9, count))
+        centre = rng.uniform([0, 0], [width, height])
+        points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        cv2.fillPoly(region, [np.round(points).astype(np.int32)], 1)
+    return region.astype(bool)
+
+
+def salt_and_pepper(
+    image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
+) -> np.ndarray:
+    """Turn a share of the region's pixels white or black."""
+    draw = rng.random(image.shape[:2])
+    noisy = region & (draw < params.noise_ratio)
+    salt = draw < params.noise_ratio * params.salt_ratio
+    changed = image.copy()
+    changed[noisy & salt] = 255
+    changed[noisy & ~salt] = 0
+    return changed
+
+
+def perlin_texture(
+    image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
+) -> np.ndarray:
+    """Blend a coloured Perlin-noise texture into the region (after DRAEM, arXiv 2108.07610)."""
+    height, width = image.shape[:2]
+    texture = np.stack([perlin_noise((height, width), 8, rng) for _ in range(3)], axis=2)
+    opacity = rng.uniform(0.5, 1.0)
+    blend = (1 - opacity) * image + opacity * 255 * texture
+    return np.where(region[..., None], np.round(blend).astype(np.uint8), image)
+
+
+def cut_paste(
+    image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
+) -> np.ndarray:
+    """Fill the region with another part of the same image (after CutPaste, arXiv 2104.04015)."""
+    height, width = image.shape[:2]
+    shift = (
+        rng.integers(height // 4, max(height // 4 + 1, 3 * height // 4)),
+        rng.integers(width // 4, max(width // 4 + 1, 3 * width // 4)),
+    )
+    return np.where(region[..., None], np.roll(image, shift, axis=(0, 1)), image)
+
+
+def gaussian_blur(
+    image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
+) -> np.ndarray:
+    """Blur the region like a smear; sigma is 2 to 5 % of the shorter side."""
+    sigma = rng.uniform(0.02, 0.05) * min(image.shape[:2])
+    return np.where(region[..., None], cv2.GaussianBlur(image, (0, 0), sigma), image)
+
+
+GENERATORS = {
+    "salt_and_pepper": salt_and_pepper,
+    "perlin_texture": perlin_texture,
+    "cut_paste": cut_paste,
+    "gaussian_blur": gaussian_blur,
+}
+
+
+def perlin_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Return gradient noise in [0, 1], float64 (H, W), `cells` a side (Perlin 1985, 2002)."""
+    angles = rng.uniform(0, 2 * np.pi, (cells + 1, cells + 1))
+    gradients = np.stack([np.sin(angles), np.cos(angles)], axis=-1)  # (cells+1, cells+1, 2)
+    ys, xs = (np.arange(side) * cells / side for side in shape)
+    (y0, fy), (x0, fx) = ((axis.astype(int), axis % 1) for axis in (ys, xs))
+
+    def corner(dy: int, dx: int) -> np.ndarray:
+        gradient = gradients[np.ix_(y0 + dy, x0 + dx)]
+        return gradient[..., 0] * (fy - dy)[:, None] + gradient[..., 1] * (fx - dx)
+
+    wy, wx = (6 * f**5 - 15 * f**4 + 10 * f**3 for f in (fy, fx))
+    top = corner(0, 0) * (1 - wx) + corner(0, 1) * wx
+    bottom = corner(1, 0) * (1 - wx) + corner(1, 1) * wx
+    noise = top * (1 - wy)[:, None] + bottom * wy[:, None]
+    return np.clip(0.5 + noise / np.sqrt(2), 0, 1)

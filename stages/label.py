@@ -1,0 +1,62 @@
+"""data/frames, data/anomalies -> data/labels.csv: what each image is and which split it belongs to.
+
+An anomalous copy lies in the split of its source frame. Nothing is written when the leak check
+finds images that are nearly the same on both sides of a split. `dvc repro label`
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from blackswan import leaks, splits
+from blackswan.errors import run
+from blackswan.params import Section, load_section
+from blackswan.records import Frame, read_index, write_index
+from blackswan.splits import assign_splits
+
+DATA = Path("data")
+FRAMES = Path("data/frames")
+ANOMALIES = Path("data/anomalies")
+LABELS = Path("data/labels.csv")
+
+
+class Params(Section):
+    """What may lie in two splits at once: nothing that is nearly the same."""
+
+    leak_check: leaks.Params
+
+
+def label_anomalies(anomalies: list[Frame], frames: dict[str, Frame]) -> list[Frame]:
+    """Give each anomalous copy the group, the time and the split of its source frame."""
+    return [
+        replace(anomaly, timestamp_s=origin.timestamp_s, group=origin.group, split=origin.split)
+        for anomaly in anomalies
+        if (origin := frames.get(anomaly.source))
+    ]
+
+
+def relative_to_data(frame: Frame, folder: Path) -> Frame:
+    """Return the record with its paths relative to data/ instead of to its own folder."""
+    inside = folder.relative_to(DATA)
+    return replace(
+        frame, image=f"{inside}/{frame.image}", mask=f"{inside}/{frame.mask}" if frame.mask else ""
+    )
+
+
+def main() -> None:
+    """Label every image, check for leaks, write one table."""
+    params = load_section(Params, "label")
+    frames = assign_splits(read_index(FRAMES / "index.csv"), load_section(splits.Params, "split"))
+    anomalies = label_anomalies(
+        read_index(ANOMALIES / "index.csv"), {frame.image: frame for frame in frames}
+    )
+    records = [relative_to_data(frame, FRAMES) for frame in frames]
+    records += [relative_to_data(frame, ANOMALIES) for frame in anomalies]
+    leaks.check([(DATA / record.image, record.split) for record in records], params.leak_check)
+    write_index(LABELS, records)
+    counts = Counter(f"{record.split} {record.label}" for record in records)
+    print("; ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+
+
+if __name__ == "__main__":
+    run(main)
