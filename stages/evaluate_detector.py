@@ -1,0 +1,104 @@
+"""data/models/<detector>, validation and test -> metrics, curves and scores of one detector.
+
+One script judges every detector. Threshold, p-values and the colour scale of the heatmaps come from
+validation images alone; the test split is only ever scored. `dvc repro evaluate_detector@vit`
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blackswan import metrics
+from blackswan.dataset import Split
+from blackswan.detectors.interface import load_module
+from blackswan.errors import run
+from blackswan.evaluation import MAIN, Params, ScoredSplit, score_test, score_validation
+from blackswan.outputs import replace_folder, write_json
+from blackswan.params import load_section
+from blackswan.thresholds import conformal_threshold, p_values
+
+DATASET = Path("data/dataset")
+MODELS = Path("data/models")
+SCORES = Path("data/scores")
+METRICS = Path("metrics/detectors")
+CURVES = Path("metrics/curves")
+
+
+def heatmap_scale(validation: pd.DataFrame, alpha: float) -> dict[str, float]:
+    """Return the fixed colour scale: normal maps stay below `threshold`, the scale ends at `top`.
+
+    The threshold is the conformal one of the peaks of normal maps; the top is the median peak of
+    the anomalous validation images, or twice the threshold where there is none.
+    """
+    peaks = validation.groupby("label").map_peak
+    threshold = conformal_threshold(peaks.get_group(0).to_numpy(), alpha)
+    top = float(peaks.get_group(1).median()) if 1 in peaks.groups else 2 * threshold
+    return {"threshold": threshold, "top": max(threshold, top)}
+
+
+def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, Any]:
+    """Return the metrics of the main table, with those of the unseen generators and each defect."""
+    bootstrap = {"resamples": params.bootstrap_resamples, "seed": params.seed}
+    tables: dict[str, Any] = {}
+    for name, pixels in found.pixels.items():
+        images = found.images[(found.images.table == name) | (found.images.label == 0)]
+        labels, scores = images.label.to_numpy(), images.image_score.to_numpy()
+        tables[name] = metrics.image_metrics(labels, scores, threshold, images.group, **bootstrap)
+        tables[name] |= pixels.compute(**bootstrap)
+        if found.probabilities:
+            error = metrics.expected_calibration_error(labels, scores, params.calibration_bins)
+            tables[name]["expected_calibration_error"] = error
+    main = found.images[found.images.table == MAIN]
+    defects = metrics.defect_table(
+        main.defect.tolist(), main.label.to_numpy(), main.image_score.to_numpy(), threshold
+    )
+    return {**tables.pop(MAIN), "unseen": tables, "defects": defects}
+
+
+def write_curves(found: ScoredSplit, bins: int, folder: Path) -> None:
+    """Write the ROC, precision-recall, PRO and reliability curves of the main table."""
+    main = found.images[found.images.table == MAIN]
+    labels, scores = main.label.to_numpy(), main.image_score.to_numpy()
+    curves = {
+        "roc": metrics.roc_points(labels, scores),
+        "precision_recall": metrics.precision_recall_points(labels, scores),
+        "pro": found.pixels[MAIN].pro_points(),
+    }
+    if found.probabilities:
+        curves["reliability"] = metrics.reliability_curve(labels, scores, bins)
+    for name, points in curves.items():
+        points.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def main() -> None:
+    """Take the threshold from validation, score test, write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("detector", help="a module of blackswan/detectors")
+    name = parser.parse_args().detector
+    params = load_section(Params, "evaluate")
+    detector = load_module(name).load(MODELS / name)
+
+    validation = score_validation(detector, Split(DATASET, "validation"), params.batch_size)
+    normal_scores = validation.image_score[validation.label == 0].to_numpy()
+    threshold = conformal_threshold(normal_scores, params.alpha)
+    scale = heatmap_scale(validation, params.alpha)
+
+    with replace_folder(SCORES / name) as scores, replace_folder(CURVES / name) as curves:
+        test, seen = Split(DATASET, "test"), set(validation.defect)
+        found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
+        found.images.assign(
+            p_value=p_values(found.images.image_score, normal_scores),
+            flagged=found.images.image_score > threshold,
+        ).to_parquet(scores / "scores.parquet", index=False)
+        write_curves(found, params.calibration_bins, curves)
+        source = f"{len(normal_scores)} normal validation images, alpha {params.alpha:g}"
+        result = measure(found, threshold, params) | {"heatmap": scale, "threshold_from": source}
+        write_json(METRICS / f"{name}.json", result)
+    keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")
+    print(f"{name}: " + ", ".join(f"{key} {result[key]:.4f}" for key in keys if key in result))
+
+
+if __name__ == "__main__":
+    run(main)
