@@ -1,0 +1,69 @@
+"""What every detector shares: a module with Params, fit, Detector (score, save) and load.
+
+    class Params(Section)                      the knobs, their ranges and units
+    fit(images, params, resources) -> Detector
+    Detector.score(images) -> Scores
+    Detector.save(folder), load(folder)        safetensors and JSON, nothing else
+
+There is no base class and no registry: `load_module("padim")` imports blackswan.detectors.padim.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from blackswan.errors import InputError
+
+
+class Images(Protocol):
+    """RGB images, uint8 (H, W, 3), all of one size; may be iterated again and again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a fit may use beside its images."""
+
+    validation: Images  # held-out normal images; never a test image
+    weights: Path  # the folder that holds data/weights/<name>
+    checkpoints: Path  # where a long fit may keep its progress
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Higher is more anomalous."""
+
+    image_scores: np.ndarray  # (N,) float32
+    anomaly_maps: np.ndarray  # (N, H, W) float32, of the size of the images
+    probabilities: bool = False  # the image scores are probabilities of being anomalous
+
+
+class Detector(Protocol):
+    """A fitted detector."""
+
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score a batch of RGB images, uint8 (H, W, 3)."""
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors and JSON into an existing folder."""
+
+
+def load_module(name: str) -> ModuleType:
+    """Import the detector `name`; raises InputError where blackswan/detectors has no such file."""
+    try:
+        return import_module(f"blackswan.detectors.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"blackswan.detectors.{name}":
+            raise
+        raise InputError(
+            f"no detector {name}: blackswan/detectors/{name}.py does not exist"
+        ) from None

@@ -1,0 +1,132 @@
+"""A fine-tuned Vision Transformer: one probability per image, one per patch.
+
+It learns from synthetic anomalies and their masks, so stages/train_vit.py fits it; it is scored
+like every other detector. Any image classifier of transformers whose tokens are a grid of patches
+will do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+from transformers import AutoModelForImageClassification, PreTrainedModel
+
+from blackswan.backbones import read_normalisation, to_tensor
+from blackswan.dataset import LABELS
+from blackswan.detectors.interface import Scores
+from blackswan.outputs import write_json
+from blackswan.params import Section, load_section
+
+
+class Input(Section):
+    """What the network expects: `image_size` pixels a side, RGB in [0, 1], normalised."""
+
+    image_size: int
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+    @classmethod
+    def of_weights(cls, weights: Path, image_size: int) -> "Input":
+        """Take mean and deviation from the preprocessor_config.json beside the weights."""
+        mean, deviation = read_normalisation(weights)
+        return cls.model_validate({"image_size": image_size, "mean": mean, "deviation": deviation})
+
+    def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return (N, 3, image_size, image_size) float32 of RGB images, uint8 (H, W, 3)."""
+        return to_tensor(images, self.image_size, self.mean, self.deviation)
+
+
+class Network(nn.Module):
+    """A two-class image classifier, and a linear head that judges each patch."""
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        super().__init__()
+        width = classifier.config.hidden_size
+        self.classifier = classifier
+        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+
+    @classmethod
+    def from_weights(cls, weights: Path) -> "Network":
+        """Put new heads on a pretrained checkpoint; the heads draw from torch's global seed."""
+        return cls(
+            AutoModelForImageClassification.from_pretrained(
+                weights,
+                num_labels=len(LABELS),
+                id2label=dict(enumerate(LABELS)),
+                label2id={name: index for index, name in enumerate(LABELS)},
+                ignore_mismatched_sizes=True,
+            )
+        )
+
+    @property
+    def heads(self) -> list[nn.Parameter]:
+        """The parameters that start from nothing."""
+        return [*self.classifier.get_submodule("classifier").parameters(), *self.patch_head.parameters()]
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        masks: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return logits (N, 2), patch_logits (N, h, w) and, with labels and masks, the loss.
+
+        Takes pixel_values (N, 3, S, S), labels (N,) and masks (N, S, S). The loss is the
+        cross-entropy of the images plus that of the patches, whose target is the share of a patch
+        that the mask covers.
+        """
+        output = self.classifier(pixel_values, output_hidden_states=True)
+        side = pixel_values.shape[-1] // self.classifier.config.patch_size
+        # Class and register tokens stand in front of those of the patches.
+        tokens = output.hidden_states[-1][:, -side * side :]
+        result = {
+            "logits": output.logits,
+            "patch_logits": self.patch_head(tokens).reshape(-1, side, side),
+        }
+        if labels is not None and masks is not None:
+            covered = functional.adaptive_avg_pool2d(masks, side)  # (N, h, w)
+            result["loss"] = functional.cross_entropy(output.logits, labels)
+            result["loss"] += functional.binary_cross_entropy_with_logits(
+                result["patch_logits"], covered
+            )
+        return result
+
+
+class Detector:
+    """Image score: probability of `anomalous`; map: that of each patch, scaled up to pixels."""
+
+    def __init__(self, network: Network, inputs: Input) -> None:
+        self.network, self.inputs = network.eval(), inputs
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score a batch of RGB images, uint8 (H, W, 3); scores and maps are probabilities."""
+        device = next(self.network.parameters()).device
+        pixels = self.inputs.to_tensor(images).to(device)
+        output = self.network(pixels)
+        patches = output["patch_logits"].sigmoid().cpu().numpy()  # (N, h, w)
+        maps = [
+            cv2.resize(patch, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            for patch, image in zip(patches, images, strict=True)
+        ]
+        return Scores(
+            output["logits"].softmax(dim=1)[:, 1].cpu().numpy(), np.stack(maps), probabilities=True
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier as transformers does, the patch head and detector.json."""
+        self.network.classifier.save_pretrained(folder)
+        save_file(self.network.patch_head.state_dict(), folder / "patch_head.safetensors")
+        write_json(folder / "detector.json", {"input": self.inputs.model_dump()})
+
+
+def load(folder: Path) -> Detector:
+    """Read what `save` wrote."""
+    network = Network(AutoModelForImageClassification.from_pretrained(folder))
+    network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
+    return Detector(network, load_section(Input, "input", folder / "detector.json"))

@@ -1,0 +1,47 @@
+"""data/dataset, data/weights -> data/models/<detector>: fit a detector on normal images alone.
+
+Train images are what it learns from; normal validation images may normalise its maps.
+`dvc repro fit_detector@median_residual`
+"""
+
+import argparse
+from pathlib import Path
+
+from pydantic import Field
+
+from blackswan.dataset import Split
+from blackswan.detectors.interface import Resources, load_module
+from blackswan.errors import run
+from blackswan.outputs import replace_folder
+from blackswan.params import Section, load_section
+
+DATASET = Path("data/dataset")
+WEIGHTS = Path("data/weights")
+MODELS = Path("data/models")
+CHECKPOINTS = Path("data/checkpoints")
+
+
+class Params(Section):
+    """What all fits share."""
+
+    seed: int = Field(ge=0)
+
+
+def main() -> None:
+    """Fit one detector and save it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
+    name = parser.parse_args().detector
+    module = load_module(name)
+    params = load_section(module.Params, f"detectors.{name}")
+    seed = load_section(Params, "fit_detector").seed
+    images = Split(DATASET, "train").normal_images
+    validation = Split(DATASET, "validation").normal_images
+    detector = module.fit(images, params, Resources(validation, WEIGHTS, CHECKPOINTS / name, seed))
+    with replace_folder(MODELS / name) as folder:
+        detector.save(folder)
+    print(f"{name}: fitted on {len(images)} normal images")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,175 @@
+"""data/dataset, data/weights -> data/models/vit: a Vision Transformer fine-tuned on anomalies.
+
+Killed at any point, the next `dvc repro train_vit` goes on from the last complete checkpoint and
+ends with the bytes of a run that was never killed. On several devices: `accelerate launch
+stages/train_vit.py`
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from dvclive import Live
+from pydantic import Field
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from blackswan.checkpoints import COMPLETE, fingerprint, last_complete
+from blackswan.dataset import Row, Split, mask_of
+from blackswan.detectors import vit
+from blackswan.errors import run
+from blackswan.images import decode_image
+from blackswan.outputs import replace_folder
+from blackswan.params import Section, load_section
+
+DATASET = Path("data/dataset")
+WEIGHTS = Path("data/weights")
+MODEL = Path("data/models/vit")
+CURVES = Path("metrics/train_vit")
+CHECKPOINTS = Path("data/checkpoints/train_vit")
+
+
+class Params(Section):
+    """How the network is fine-tuned."""
+
+    seed: int = Field(ge=0)
+    backbone: str  # a name of fetch_weights
+    image_size: int = Field(ge=32)  # pixels a side
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)  # of the pretrained layers
+    head_learning_rate: float = Field(gt=0)  # of the new heads
+    weight_decay: float = Field(ge=0)
+    early_stopping_patience: int = Field(ge=1)  # epochs without a lower validation loss
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows of a split as the tensors that `vit.Network.forward` takes."""
+
+    def __init__(self, split: Split, inputs: vit.Input) -> None:
+        self.split, self.inputs = split, inputs
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row: Row = self.split[index]
+        image = decode_image(row.image)
+        mask = torch.from_numpy(mask_of(row, image.shape[:2]))
+        return {
+            "pixel_values": self.inputs.to_tensor([image])[0],
+            "labels": row.label,
+            "masks": mask.float(),
+        }
+
+
+class MarkComplete(TrainerCallback):
+    """Mark a checkpoint once all its files are written."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Write the mark; transformers calls this after the last file of a checkpoint."""
+        if state.is_world_process_zero:
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: Path) -> Trainer:
+    """Fine-tune the network; it ends as it was after the epoch with the lowest validation loss."""
+    heads = {id(parameter) for parameter in network.heads}
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [p for p in network.parameters() if id(p) not in heads],
+                "lr": params.learning_rate,
+            },
+            {"params": network.heads, "lr": params.head_learning_rate},
+        ],
+        weight_decay=params.weight_decay,
+    )
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=params.seed,
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=params.batch_size,
+        per_device_eval_batch_size=params.batch_size,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels", "masks"],
+        restore_callback_states_from_checkpoint=True,
+        report_to="none",
+        dataloader_pin_memory=torch.accelerator.is_available(),
+    )
+    trainer = Trainer(
+        network,
+        arguments,
+        train_dataset=TrainingRows(Split(DATASET, "train"), inputs),
+        eval_dataset=TrainingRows(Split(DATASET, "validation"), inputs),
+        optimizers=(optimizer, None),
+        callbacks=[EarlyStoppingCallback(params.early_stopping_patience), MarkComplete()],
+    )
+    with PartialState().main_process_first():
+        checkpoint = last_complete(checkpoints)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer
+
+
+def name_of_run(params: Params) -> str:
+    """Name the run by all that a checkpoint depends on: params, data, weights and code."""
+    data, weights = sorted(DATASET.iterdir()), sorted((WEIGHTS / params.backbone).iterdir())
+    return fingerprint(
+        params.model_dump_json(), [*data, *weights, Path(__file__), Path(vit.__file__)]
+    )
+
+
+def write_curves(history: list[dict[str, float]], folder: Path) -> None:
+    """Write DVCLive curves by epoch; durations stay out, for they never repeat."""
+    names = {
+        "loss": "train/loss",
+        "eval_loss": "validation/loss",
+        "learning_rate": "train/learning_rate",
+    }
+    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+        for entry in history:
+            live.step = round(entry["epoch"])
+            for key, name in names.items():
+                if key in entry:
+                    live.log_metric(name, entry[key])
+
+
+def main() -> None:
+    """Train, then write the model and its curves."""
+    params = load_section(Params, "train_vit")
+    set_seed(params.seed)
+    inputs = vit.Input.of_weights(WEIGHTS / params.backbone, params.image_size)
+    checkpoints = CHECKPOINTS / name_of_run(params)
+    network = vit.Network.from_weights(WEIGHTS / params.backbone)
+    trainer = train(network, inputs, params, checkpoints)
+    if not trainer.is_world_process_zero():
+        return
+    state = trainer.state
+    with replace_folder(MODEL) as folder, replace_folder(CURVES) as curves:
+        vit.Detector(network, inputs).save(folder)
+        write_curves(state.log_history, curves)
+    shutil.rmtree(CHECKPOINTS)
+    print(f"{MODEL}: validation loss {state.best_metric:.5f} after {state.epoch:.0f} epochs")
+
+
+if __name__ == "__main__":
+    run(main)

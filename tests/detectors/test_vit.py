@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_weights import KINDS, write_weights
+
+from blackswan.detectors import vit
+
+
+@pytest.fixture(params=KINDS)
+def weights(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_weights(tmp_path / "weights", request.param)
+
+
+@pytest.fixture
+def detector(weights: Path) -> vit.Detector:
+    torch.manual_seed(0)
+    return vit.Detector(vit.Network.from_weights(weights), vit.Input.of_weights(weights, 56))
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8))
+
+
+def test_input_normalises_with_the_constants_of_the_weights(weights: Path) -> None:
+    inputs = vit.Input.of_weights(weights, 56)
+    tensor = inputs.to_tensor([np.full((80, 70, 3), 255, np.uint8)])
+    assert torch.equal(tensor, torch.full((1, 3, 56, 56), 2.0))  # (1 - 0.5) / 0.25
+
+
+def test_from_weights_takes_every_pretrained_tensor(weights: Path) -> None:
+    kind = "dinov2" if "dinov2" in (weights / "config.json").read_text() else "vit"
+    pretrained = KINDS[kind][1].from_pretrained(weights).state_dict()
+    network = vit.Network.from_weights(weights).classifier.base_model.state_dict()
+    taken = [name for name in pretrained if not name.startswith("pooler")]
+    assert len(taken) > 20
+    for name in taken:
+        assert torch.equal(network[name], pretrained[name]), name
+
+
+def test_scores_are_probabilities_and_maps_have_the_size_of_the_images(
+    detector: vit.Detector, images: list[np.ndarray]
+) -> None:
+    scores = detector.score(images)
+    assert scores.image_scores.shape == (4,)
+    assert scores.anomaly_maps.shape == (4, 40, 48)
+    assert scores.probabilities
+    for values in (scores.image_scores, scores.anomaly_maps):
+        assert values.dtype == np.float32
+        assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_a_batch_of_four_equals_four_batches_of_one(
+    detector: vit.Detector, images: list[np.ndarray]
+) -> None:
+    together = detector.score(images)
+    alone = [detector.score([image]) for image in images]
+    np.testing.assert_allclose(together.image_scores, [s.image_scores[0] for s in alone], atol=1e-5)
+    np.testing.assert_allclose(together.anomaly_maps, [s.anomaly_maps[0] for s in alone], atol=1e-5)
+
+
+def test_a_saved_and_loaded_detector_is_the_same_to_the_last_bit(
+    detector: vit.Detector, images: list[np.ndarray], tmp_path: Path
+) -> None:
+    detector.save(tmp_path / "model")
+    loaded = vit.load(tmp_path / "model")
+    saved_tensors, loaded_tensors = detector.network.state_dict(), loaded.network.state_dict()
+    assert saved_tensors.keys() == loaded_tensors.keys()
+    for name, tensor in saved_tensors.items():
+        assert torch.equal(tensor, loaded_tensors[name]), name
+    assert np.array_equal(loaded.score(images).image_scores, detector.score(images).image_scores)
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
+
+
+def test_the_patch_target_is_the_share_of_the_patch_that_the_mask_covers(weights: Path) -> None:
+    torch.manual_seed(0)
+    network = vit.Network.from_weights(weights).eval()
+    pixels, labels = torch.zeros(1, 3, 56, 56), torch.tensor([1])
+    masks = torch.zeros(1, 56, 56)
+    masks[:, :14, :7] = 1  # half of the first patch
+    with torch.no_grad():
+        output = network(pixels, labels, masks)
+    target = torch.zeros(1, 4, 4)
+    target[0, 0, 0] = 0.5
+    expected = torch.nn.functional.cross_entropy(output["logits"], labels)
+    expected += torch.nn.functional.binary_cross_entropy_with_logits(output["patch_logits"], target)
+    assert torch.equal(output["loss"], expected)

@@ -1,0 +1,168 @@
+"""The training stage on a tiny network: reload and resume restore every tensor."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_weights import KINDS, write_weights
+from transformers import Trainer, TrainerCallback, set_seed
+
+from blackswan.dataset import Row, write_shards
+from blackswan.detectors import vit
+from blackswan.images import encode_png
+
+STAGE = Path(__file__).parents[2] / "stages/train_vit.py"
+PARAMS = {
+    "seed": 3,
+    "backbone": "tiny",
+    "image_size": 56,
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "head_learning_rate": 1e-2,
+    "weight_decay": 0.01,
+    "early_stopping_patience": 1,
+}
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class KillAfter(TrainerCallback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_begin(self, args, state, control, **_) -> None:  # noqa: ANN001, ANN003
+        if round(state.epoch) == self.epoch:
+            raise KilledError
+
+
+@pytest.fixture(params=KINDS)
+def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The stage as a module, in a folder with a tiny dataset and tiny weights."""
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "data/weights/tiny", request.param)
+    rng = np.random.default_rng(0)
+    (tmp_path / "data/dataset").mkdir()
+    for split, count in (("train", 12), ("validation", 6)):
+        write_shards(
+            tmp_path / "data/dataset", split, (draw(rng, i) for i in range(count)), count, 100
+        )
+    spec = spec_from_file_location("train_vit", STAGE)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def draw(rng: np.random.Generator, index: int) -> Row:
+    image = rng.integers(100, 120, (56, 56, 3), dtype=np.uint8)
+    mask = np.zeros((56, 56), bool)
+    mask[:14, :14] = index % 2
+    image[mask] = 255
+    return Row(
+        path=f"{index}.png",
+        image=encode_png(image),
+        mask=encode_png(mask) if index % 2 else None,
+        label=index % 2,
+        defect="salt_and_pepper" if index % 2 else "",
+        synthetic=bool(index % 2),
+        augmented=False,
+        group=str(index),
+        timestamp_s=None,
+    )
+
+
+def train(stage: ModuleType, folder: str) -> Trainer:
+    params, weights = stage.Params(**PARAMS), Path("data/weights/tiny")
+    set_seed(params.seed)
+    network, inputs = vit.Network.from_weights(weights), vit.Input.of_weights(weights, 56)
+    return stage.train(network, inputs, params, Path(folder))
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert len(first) > 30
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_the_best_epoch_is_reloaded_whole(stage: ModuleType) -> None:
+    trainer = train(stage, "run/best")
+    best = load_file(Path(trainer.state.best_model_checkpoint) / "model.safetensors")
+    assert_equal(trainer.model.state_dict(), best)
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_tensors(
+    stage: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(stage, "run/whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "MarkComplete", lambda real=stage.MarkComplete: [real(), KillAfter(2)])
+        patch.setattr(stage, "Trainer", _flattening(stage.Trainer))
+        with pytest.raises(KilledError):
+            train(stage, "killed/run")
+    assert [path.name for path in Path("killed/run").glob("checkpoint-*")]
+    resumed = train(stage, "killed/run")
+    assert_equal(resumed.model.state_dict(), whole.model.state_dict())
+    assert resumed.state.log_history[0]["loss"] == whole.state.log_history[0]["loss"]
+    assert len(resumed.state.log_history) == len(whole.state.log_history)
+
+
+def _flattening(trainer: type[Trainer]) -> type[Trainer]:
+    class Flattening(trainer):
+        def __init__(self, *arguments, callbacks, **keywords) -> None:  # noqa: ANN002, ANN003
+            flat = [
+                one
+                for entry in callbacks
+                for one in (entry if isinstance(entry, list) else [entry])
+            ]
+            super().__init__(*arguments, callbacks=flat, **keywords)
+
+    return Flattening
+
+
+def test_the_name_of_a_run_follows_params_data_and_weights(stage: ModuleType) -> None:
+    params = stage.Params(**PARAMS)
+    before = stage.name_of_run(params)
+    assert stage.name_of_run(params) == before
+    assert stage.name_of_run(stage.Params(**PARAMS | {"learning_rate": 2e-3})) != before
+    for changed in (
+        Path("data/weights/tiny/model.safetensors"),
+        next(Path("data/dataset").iterdir()),
+    ):
+        content = changed.read_bytes()
+        changed.write_bytes(content + b"\0")
+        assert stage.name_of_run(params) != before, changed
+        changed.write_bytes(content)
+
+
+def test_the_stage_writes_the_model_and_curves_without_durations(
+    stage: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS}))
+    stage.main()
+    first = {path: path.read_bytes() for path in sorted(Path().glob("data/models/**/*.*"))}
+    stage.main()
+    assert {path: path.read_bytes() for path in sorted(Path().glob("data/models/**/*.*"))} == first
+    curves = sorted(
+        path.relative_to("metrics/train_vit").as_posix()
+        for path in Path("metrics/train_vit").rglob("*")
+        if path.is_file()
+    )
+    assert curves == [
+        "metrics.json",
+        "plots/metrics/train/learning_rate.tsv",
+        "plots/metrics/train/loss.tsv",
+        "plots/metrics/validation/loss.tsv",
+    ]
+    assert not Path("data/checkpoints/train_vit").exists()
+    assert "validation loss" in capsys.readouterr().out
