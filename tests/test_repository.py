@@ -1,0 +1,128 @@
+"""The furniture: versions, ignored files, the Makefile and the remote say what is true."""
+
+import configparser
+import os
+import re
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = {
+    canonicalize_name(requirement.name): requirement
+    for requirement in map(Requirement, (ROOT / "constraints.txt").read_text().splitlines())
+}
+DECLARED = [
+    Requirement(text)
+    for text in [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    if not text.startswith("blackswan")
+]
+
+
+def pinned(requirement):
+    return next(iter(PINS[canonicalize_name(requirement.name)].specifier))
+
+
+@pytest.mark.parametrize("requirement", DECLARED, ids=lambda requirement: requirement.name)
+def test_the_pin_lies_in_the_declared_range(requirement):
+    pin = pinned(requirement)
+    assert pin.operator == "=="
+    assert Version(pin.version) in requirement.specifier
+    assert Version(pin.version).local is None  # 2.13.0, not the 2.13.0+cpu of one index
+
+
+def test_every_package_that_comes_along_is_pinned():
+    missing, seen, queue = set(), set(), list(DECLARED)
+    while queue:
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        wanted = (name, *sorted(requirement.extras))
+        # What torch brings depends on its build: none for a CPU, gigabytes for a GPU.
+        if wanted in seen or name in ("torch", "setuptools"):
+            continue
+        seen.add(wanted)
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue  # an extra that is not installed here
+        if name not in PINS:
+            missing.add(name)
+        for child in map(Requirement, installed.requires or []):
+            extras = requirement.extras or {""}
+            if not child.marker or any(child.marker.evaluate({"extra": e}) for e in extras):
+                queue.append(child)
+    assert missing == set()
+
+
+def test_constraints_name_versions_only():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+
+
+def test_the_azure_remote_is_the_default_and_holds_no_secret():
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".dvc" / "config")
+    assert config["core"]["remote"] == "azure"
+    assert config["core"]["analytics"] == "false"
+    assert {key: sorted(config[key]) for key in config if "remote" in key} == {
+        "'remote \"azure\"'": ["account_name", "url"]
+    }
+    assert config["'remote \"azure\"'"]["url"] == "azure://blackswan/dvc"
+
+
+def ignored(path):
+    command = ["git", "check-ignore", "--quiet", "--no-index", path]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".dvc/config.local", ".dvc/cache/files", ".dvc/tmp/lock", ".venv/bin/python",
+        ".azurite/data/x", "data/frames/0.png", "data/labels.csv", "data/.frames.partial/0.png",
+        "dvclive/metrics.json", "blackswan/__pycache__/x.pyc",
+    ],
+)  # fmt: skip
+def test_git_does_not_see(path):
+    assert ignored(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["data/raw/video.mp4.dvc", ".dvc/config", "metrics/summary.json", "dvc.lock"]
+)
+def test_git_sees(path):
+    assert not ignored(path)
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in shown.stdout.splitlines()] == phony
+
+
+def test_ci_runs_lint_and_both_kinds_of_tests():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.findall(r"^make .+$", script.read_text(), re.MULTILINE) == [
+        "make lint", "make test", "make test-slow",
+    ]  # fmt: skip
+
+
+def test_hooks_need_no_network():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]
+    assert [hook["id"] for hook in hooks[0]["hooks"]] == ["ruff", "mypy", "detect-secrets"]
+    assert {hook["language"] for hook in hooks[0]["hooks"]} == {"system"}
+
+
+def test_packages_are_empty_to_import():
+    assert [str(path) for path in ROOT.glob("blackswan/**/__init__.py") if path.read_text()] == []
