@@ -1,0 +1,169 @@
+"""metrics/detectors, curves, scores and test images -> summary, leaderboard, pictures and report.
+
+What `dvc exp show` lists and `dvc plots show` displays, and one page that opens without a network.
+Nothing is measured here, only laid side by side. `dvc repro compare`
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+from pydantic import Field, field_validator
+
+from blackswan import figures, report
+from blackswan.dataset import Split, mask_of
+from blackswan.errors import InputError, run
+from blackswan.heatmaps import HeatmapScale
+from blackswan.images import decode_image, decode_mask
+from blackswan.outputs import replace_file, replace_folder, write_json
+from blackswan.params import Section, load_section
+from blackswan.ranking import COLUMNS, MAIN, rank_detectors, summarise, typical_find, worst_first
+
+DATASET = Path("data/dataset")
+SCORES = Path("data/scores")
+METRICS = Path("metrics/detectors")
+CURVES = Path("metrics/curves")
+TRAINING = Path("metrics/train_vit/plots/metrics")
+SUMMARY = Path("metrics/summary.json")
+LEADERBOARD = Path("metrics/leaderboard.csv")
+PICTURES = Path("metrics/pictures")
+REPORT = Path("metrics/report.html")
+EXAMPLE = Path("metrics/example.png")  # small enough for git: it stands at the top of the README
+TITLES = {"roc": "ROC", "precision_recall": "Precision and recall", "pro": "Per-region overlap"}
+KINDS_SHOWN = 9  # normal and defects on the contact sheet, at most
+
+
+class Params(Section):
+    """What is compared, and how much of it is shown."""
+
+    detectors: list[str] = Field(min_length=1)  # the rows of the leaderboard
+    gallery_images: int = Field(ge=1, le=60)  # of one gallery
+    sample_images: int = Field(ge=1, le=12)  # of one defect
+
+    @field_validator("detectors")
+    @classmethod
+    def _once_each(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a detector stands there twice; remove one")
+        return names
+
+
+def read_result(detector: str) -> dict[str, Any]:
+    """Read what evaluate_detector measured."""
+    path = METRICS / f"{detector}.json"
+    if not path.exists():
+        raise InputError(f"{path} is missing; run `dvc repro evaluate_detector@{detector}`")
+    return dict(json.loads(path.read_bytes()))
+
+
+def read_scores(detector: str, test: Split) -> pd.DataFrame:
+    """Read the scores of the test images; raises InputError where they are of another dataset."""
+    scores = pd.read_parquet(SCORES / detector / "scores.parquet")
+    if set(scores.path) != set(test.facts.path):
+        raise InputError(f"{SCORES / detector} holds scores of other images than {DATASET}; "
+                         f"run `dvc repro evaluate_detector@{detector}`")
+    return scores
+
+
+def read_examples(detector: str, chosen: pd.DataFrame, test: Split) -> Iterator[figures.Example]:
+    """Read image, mask and map of each chosen score, one at a time."""
+    index = {path: number for number, path in enumerate(test.facts.path)}
+    maps = SCORES / detector / "maps.parquet"
+    for score in chosen.itertuples():
+        row = test[index[score.path]]
+        # A map has a row group of its own, so the filter reads no other.
+        [stored] = pq.read_table(maps, filters=[("path", "==", score.path)]).to_pylist()
+        shape = stored["height"], stored["width"]
+        yield figures.Example(
+            decode_image(row.image), mask_of(row, shape),
+            np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
+            bool(score.label), bool(score.flagged),
+            f"{figures.shorten(Path(score.path).stem, 14)}  {figures.shorten(score.defect, 14)}  "
+            f"{score.image_score:.4g}",
+        )
+
+
+def sample(test: Split, count: int) -> dict[str, list[tuple[np.ndarray, np.ndarray | None]]]:
+    """Read `count` images of the normal ones and of each defect, spread over the test split."""
+    kinds = test.facts.defect.where(test.facts.label == 1, "normal").replace("", "anomalous")
+    samples = {}
+    for kind in sorted(set(kinds), key=lambda kind: (kind != "normal", kind))[:KINDS_SHOWN]:
+        places = np.flatnonzero(kinds == kind)
+        spread = np.unique(np.linspace(0, len(places) - 1, count).astype(int))
+        rows = [test[int(place)] for place in places[spread]]
+        samples[kind] = [(decode_image(row.image), decode_mask(row.mask) if row.mask else None)
+                         for row in rows]
+    return samples
+
+
+def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of what belongs to no detector alone; `detectors` come best first."""
+    yield "samples", figures.contact_sheet("Test images and their masks", sample(test, samples))
+    for name, title in TITLES.items():
+        lines = {each: pd.read_csv(CURVES / each / f"{name}.csv") for each in detectors}
+        if lines := {each: points for each, points in lines.items() if len(points)}:
+            yield name, figures.curves(title, lines)
+    if "vit" in detectors:
+        files = {split: TRAINING / split / "loss.tsv" for split in ("train", "validation")}
+        losses = {split: pd.read_csv(file, sep="\t") for split, file in files.items()}
+        yield "loss", figures.losses("Loss of the ViT", losses)
+
+
+def draw_detector(detector: str, result: dict[str, Any], test: Split,
+                  images: int) -> Iterator[tuple[str, Figure]]:
+    """Yield name and figure of scores, verdicts, calibration and galleries of one detector."""
+    scores = read_scores(detector, test)
+    main, unseen = scores[scores.table == MAIN], scores[scores.table != MAIN]
+    calibrated = "expected_calibration_error" in result
+    sets = {"normal": main[main.label == 0], "anomalous": main[main.label == 1]}
+    sets |= {f"unseen: {table}": rows for table, rows in unseen.groupby("table")}
+    yield "scores", figures.score_histogram(
+        f"{detector}: scores", {name: rows.image_score for name, rows in sets.items() if len(rows)},
+        result["threshold"], probabilities=calibrated)
+    yield "confusion", figures.confusion_matrix(f"{detector}: verdicts", main.label, main.flagged)
+    if calibrated:
+        bins = pd.read_csv(CURVES / detector / "reliability.csv")
+        yield "reliability", figures.reliability_diagram(f"{detector}: calibration", bins)
+    scale = HeatmapScale(**result["heatmap"])
+    for name, what, rows in [("gallery", "test images", main), ("unseen", "unseen kinds", unseen)]:
+        title = f"{detector}: {what}, mistakes first, then the least certain"
+        if len(chosen := worst_first(rows, result["threshold"])[:images]):
+            yield name, figures.gallery(title, read_examples(detector, chosen, test), scale)
+
+
+def main() -> None:
+    """Rank, draw, and lay it all on one page."""
+    params = load_section(Params, "compare")
+    results = {detector: read_result(detector) for detector in params.detectors}
+    test = Split(DATASET, "test")
+    tables = rank_detectors(results)
+    best_first = [row["detector"] for row in tables[MAIN]]
+    with replace_folder(PICTURES) as pictures:
+        for name, figure in draw_all(best_first, test, params.sample_images):
+            figures.write_png(figure, pictures / f"{name}.png")
+        for detector in best_first:
+            drawn = draw_detector(detector, results[detector], test, params.gallery_images)
+            for name, figure in drawn:
+                figures.write_png(figure, pictures / detector / f"{name}.png")
+        page = report.render({name: results[name] for name in best_first}, tables, pictures)
+    best = best_first[0]
+    [example] = read_examples(best, typical_find(read_scores(best, test)), test)
+    with replace_file(EXAMPLE) as file:
+        figure = figures.strip(example, HeatmapScale(**results[best]["heatmap"]))
+        figures.write_small_png(figure, file)
+    with replace_file(REPORT) as file:
+        file.write_text(page, encoding="utf-8")
+    with replace_file(LEADERBOARD) as file:
+        rows = [row for table in tables.values() for row in table]
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(file, index=False, float_format="%.6g")
+    write_json(SUMMARY, summarise(results))
+    print(f"{len(best_first)} compared, {best} is first; see {REPORT}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,241 @@
+"""The compare stage on drawn score files: what it writes, and the boundary cases."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from blackswan import metrics
+from blackswan.dataset import Row, write_shards
+from blackswan.errors import InputError
+from blackswan.images import encode_png
+from blackswan.seeds import generator
+from stages import compare
+
+SIZE = 24
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_params(detectors, **changes):
+    block = {"detectors": detectors, "gallery_images": 4, "sample_images": 2} | changes
+    compare.Path("params.yaml").write_text(yaml.safe_dump({"compare": block}), encoding="utf-8")
+
+
+def write_dataset(normal=3, defects=("scratch",) * 3, masks=True):
+    """Write a test shard: dark images; an anomalous one has a bright square, which is its mask."""
+    rows = []
+    for number, defect in enumerate([""] * normal + list(defects)):
+        image, mask = np.full((SIZE, SIZE, 3), 40 + number, np.uint8), np.zeros((SIZE, SIZE), bool)
+        if defect:
+            mask[4:10, 5 : 9 + number % 3] = True
+            image[mask] = 220
+        drawn = encode_png(mask) if defect and masks else None
+        rows.append(Row(f"images/{defect or 'normal'}-{number}.png", encode_png(image), drawn,
+                        int(bool(defect)), defect, False, False, f"group-{number}", None))
+    compare.DATASET.mkdir(parents=True, exist_ok=True)
+    write_shards(compare.DATASET, "test", iter(rows), len(rows), 2000)
+    return rows
+
+
+def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, masks=True):
+    """Write what evaluate_detector would; `quality` 0 scores at random."""
+    rng = generator(0, name)
+    labels = np.array([row.label for row in rows])
+    values = rng.random(len(rows)) * 0.3 + quality * labels * 0.6
+    threshold = 0.31
+    facts = pd.DataFrame({
+        "path": [row.path for row in rows], "label": labels, "defect": [row.defect for row in rows],
+        "table": [row.defect if row.defect in unseen else "main" for row in rows],
+        "image_score": values, "flagged": values > threshold,
+    })
+    folder, curves = compare.SCORES / name, compare.CURVES / name
+    for each in (folder, curves, compare.METRICS):
+        each.mkdir(parents=True, exist_ok=True)
+    facts.to_parquet(folder / "scores.parquet", index=False)
+    maps = [np.full((SIZE, SIZE), value, "<f4").tobytes() for value in values]
+    table = pa.table({"path": facts.path.tolist(), "height": [SIZE] * len(rows),
+                      "width": [SIZE] * len(rows), "anomaly_map": maps})
+    pq.write_table(table, folder / "maps.parquet", row_group_size=1)
+
+    def measure(chosen):
+        found = metrics.image_metrics(
+            chosen.label.to_numpy(), chosen.image_score.to_numpy(), threshold,
+            chosen.path.tolist(), resamples=100, seed=0)
+        if masks and len(set(chosen.label)) == 2:
+            found |= {"pixel_auroc": 0.9, "pixel_aupro": 0.8}
+        if probabilities:
+            found["expected_calibration_error"] = 0.1
+        return found
+
+    main = facts[facts.table == "main"]
+    labels, scores = main.label.to_numpy(), main.image_score.to_numpy()
+    metrics.roc_points(labels, scores).to_csv(curves / "roc.csv", index=False)
+    points = metrics.precision_recall_points(labels, scores)
+    points.to_csv(curves / "precision_recall.csv", index=False)
+    metrics.PixelMetrics().pro_points().to_csv(curves / "pro.csv", index=False)
+    if probabilities:
+        metrics.reliability_curve(labels, scores).to_csv(curves / "reliability.csv", index=False)
+    result = measure(main) | {
+        "unseen": {table: measure(facts[(facts.table == table) | (facts.label == 0)])
+                   for table in unseen},
+        "defects": metrics.defect_table(main.defect, labels, scores, threshold),
+        "heatmap": {"threshold": 0.35, "top": 0.8},
+        "threshold_from": "19 normal images of validation, alpha 0.05",
+    }
+    (compare.METRICS / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def write_losses():
+    for split in ("train", "validation"):
+        (compare.TRAINING / split).mkdir(parents=True)
+        losses = pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1]})
+        losses.to_csv(compare.TRAINING / split / "loss.tsv", sep="\t", index=False)
+
+
+def digests(folder):
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def drawn():
+    return sorted(path.relative_to(compare.PICTURES).as_posix()
+                  for path in compare.PICTURES.rglob("*.png"))
+
+
+def test_writes_every_output_the_same_twice(project, capsys):
+    rows = write_dataset(defects=("scratch", "scratch", "blur", "blur"))
+    write_detector("vit", rows, unseen=("blur",), probabilities=True)
+    write_detector("median_residual", rows, quality=0, unseen=("blur",))
+    write_losses()
+    write_params(["median_residual", "vit"])
+    compare.main()
+    assert capsys.readouterr().out == "2 compared, vit is first; see metrics/report.html\n"
+
+    of_each = ["confusion.png", "gallery.png", "scores.png", "unseen.png"]
+    assert drawn() == sorted([
+        "loss.png", "precision_recall.png", "roc.png", "samples.png", "vit/reliability.png",
+        *[f"{name}/{picture}" for name in ("vit", "median_residual") for picture in of_each]])
+    summary = json.loads(compare.SUMMARY.read_text())
+    assert sorted(summary) == ["median_residual", "vit"]
+    assert summary["vit"]["image_auroc"] == 1
+    assert summary["vit"]["expected_calibration_error"] == 0.1
+    assert not {"unseen", "defects", "heatmap", "image_ap_low"} & set(summary["vit"])
+    assert "expected_calibration_error" not in summary["median_residual"]
+    leaderboard = pd.read_csv(compare.LEADERBOARD, keep_default_na=False)
+    assert leaderboard[["table", "rank", "detector"]].to_numpy().tolist() == [
+        ["main", 1, "vit"], ["main", 2, "median_residual"],
+        ["blur", 1, "vit"], ["blur", 2, "median_residual"]]
+    assert leaderboard.against_median_residual[0] == "ahead in image_auroc"
+    assert compare.EXAMPLE.stat().st_size < 300_000
+    with Image.open(compare.EXAMPLE) as image:
+        assert image.size == (912, 326)
+
+    before = digests(project)
+    compare.main()
+    assert digests(project) == before
+
+
+def test_report_stands_alone_and_holds_every_picture(project):
+    rows = write_dataset(defects=("<script>", "blur"))
+    write_detector("padim", rows, quality=-1, unseen=("blur",))
+    write_detector("median_residual", rows, unseen=("blur",))
+    write_params(["padim", "median_residual"])
+    compare.main()
+    page = compare.REPORT.read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(drawn())
+    assert page.count("<figcaption>") == len(drawn())
+    assert "http" not in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>padim</b> is behind" in page
+    assert "19 normal images of validation, alpha 0.05" in page
+    assert str(project) not in page
+
+
+@pytest.mark.parametrize(("normal", "defects", "masks"), [
+    (3, (), True), (0, ("scratch",) * 3, True), (1, (), True), (1, ("scratch",), True),
+    (3, ("crack", "hole"), False),
+])
+def test_one_class_one_image_no_masks(project, normal, defects, masks):
+    rows = write_dataset(normal, defects, masks)
+    write_detector("padim", rows, masks=masks)
+    write_params(["padim"])
+    compare.main()
+    both = bool(normal and defects)
+    assert ("roc.png" in drawn()) == both
+    assert "padim/gallery.png" in drawn()
+    summary = json.loads(compare.SUMMARY.read_text())["padim"]
+    assert ("image_auroc" in summary) == both
+    assert ("pixel_auroc" in summary) == (both and masks)
+    assert ("pixel AUROC</th>" in compare.REPORT.read_text()) == (both and masks)
+    assert compare.EXAMPLE.exists()
+
+
+def test_many_detectors_with_long_names(project):
+    rows = write_dataset()
+    names = [f"detector_{number:02}_{'long_' * 12}name" for number in range(13)]
+    for name in names:
+        write_detector(name, rows)
+    write_params(names, gallery_images=1)
+    compare.main()
+    page = compare.REPORT.read_text()
+    assert page.count("<article") == 14
+    assert len(pd.read_csv(compare.LEADERBOARD)) == 13
+
+
+def test_a_detector_taken_off_the_list_leaves_no_pictures(project):
+    rows = write_dataset()
+    for name in ("a", "b"):
+        write_detector(name, rows)
+    write_params(["a", "b"])
+    compare.main()
+    write_params(["a"])
+    compare.main()
+    assert not [name for name in drawn() if name.startswith("b/")]
+
+
+def test_gallery_reads_image_map_and_verdict_of_its_rows(project):
+    rows = write_dataset()
+    write_detector("a", rows)
+    test = compare.Split(compare.DATASET, "test")
+    scores = compare.read_scores("a", test)
+    [example] = compare.read_examples("a", scores[scores.path == "images/scratch-4.png"], test)
+    assert (example.anomaly_map == np.float32(scores.image_score[4])).all()
+    assert example.mask[4:10, 5:10].all()
+    assert example.verdict == "found"
+    assert example.caption.startswith("scratch-4  scratch  0.")
+
+
+def test_bad_input_ends_in_one_sentence_and_keeps_what_was_there(project):
+    rows = write_dataset()
+    write_detector("a", rows)
+    write_params(["a"])
+    compare.main()
+    before = digests(compare.Path("metrics"))
+
+    write_params(["a", "padim"])
+    with pytest.raises(InputError, match=r"padim\.json is missing; .*evaluate_detector@padim"):
+        compare.main()
+    write_params(["a", "a"])
+    with pytest.raises(InputError, match=r"compare\.detectors .* a detector stands there twice"):
+        compare.main()
+    write_params([])
+    with pytest.raises(InputError, match=r"compare\.detectors"):
+        compare.main()
+    write_params(["a"])
+    write_dataset(normal=4)
+    with pytest.raises(InputError, match="scores of other images than data/dataset"):
+        compare.main()
+    assert digests(compare.Path("metrics")) == before
