@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow lint readme push pull azurite azurite-stop clean
+.PHONY: help repro test test-slow bench lint push pull readme azurite azurite-stop clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: $(VENV)/.test ## run the tests, a few minutes
 
 test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
 	python -m pytest -m slow --timeout 900
+
+bench: $(VENV)/.core ## compare speed and memory with ffmpeg and a bare torch loop, 5 minutes
+	dvc repro --quiet fetch_sample fetch_weights
+	python benchmarks/pipeline.py
 
 lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
 	ruff check .

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+# Python's words, which safetensors repeats, and those of torch.save.
+FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing")
+
 
 class InputError(Exception):
     """Input that a person can mend; the message names the file or key and the remedy."""
@@ -27,7 +30,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except Exception as error:
-        if os.strerror(errno.ENOSPC) in str(error):  # safetensors says it in words only
+        if any(words in str(error) for words in FULL_DISK):
             sys.exit(
                 "error: the disk is full; free some space (`dvc gc -w` drops old data), run again"
             )

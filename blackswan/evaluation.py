@@ -16,8 +16,8 @@ from blackswan.detectors.interface import Detector, Scores
 from blackswan.images import decode_image
 from blackswan.metrics import PixelMetrics
 from blackswan.params import Section
+from blackswan.ranking import MAIN
 
-MAIN = "main"  # the table of the defects that count; each unseen generator has one of its own
 MAPS = pa.schema(
     [
         ("path", pa.string()),

@@ -28,12 +28,26 @@ DASHES = ["solid", (0, (4, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2))]
 TICKS = [1e-12, 1e-9, 1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999, 0.999999]
 NAMED = 12  # lines of a figure that have a name and a colour; what ranks lower is grey
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "text.parse_math": False,
-    "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlesize": 12, "axes.grid": True,
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.axisbelow": True, "grid.color": "#e7eaee", "xtick.color": MUTED, "ytick.color": MUTED,
-    "figure.constrained_layout.h_pad": 0.14, "figure.constrained_layout.w_pad": 0.14,
-    "lines.linewidth": 2.2, "legend.frameon": False, "legend.fontsize": 9,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 12,
+    "axes.grid": True,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e7eaee",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "figure.constrained_layout.h_pad": 0.14,
+    "figure.constrained_layout.w_pad": 0.14,
+    "lines.linewidth": 2.2,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
 }
 TILE, GAP, MARGIN, LINE = 168, 6, 20, 18  # of sheets, pixels
 
@@ -77,8 +91,9 @@ def gallery(title: str, examples: Iterable[Example], scale: HeatmapScale) -> Fig
 
     Examples are taken one at a time; only their small tiles are kept.
     """
-    tiles = [(_outlined(example, TILE), _heatmap(example, scale, TILE), example)
-             for example in examples]
+    tiles = [
+        (_outlined(example, TILE), _heatmap(example, scale, TILE), example) for example in examples
+    ]
     pair, line = 2 * TILE + GAP, TILE + 2 * LINE + 16
     lines = -(-len(tiles) // 3)
     sheet = _Sheet(2 * MARGIN + 3 * pair + 2 * 24, 2 * MARGIN + 40 + lines * line + 60)
@@ -141,11 +156,16 @@ def curves(title: str, lines: Mapping[str, pd.DataFrame]) -> Figure:
     x, y = next(iter(lines.values())).columns[1:]
     for rank, (name, points) in enumerate(lines.items()):
         named = rank < NAMED
-        axes.plot(points[x], points[y], clip_on=False, zorder=2.5 if named else 2,
-                  color=PALETTE[rank % len(PALETTE)] if named else FAINT,
-                  linestyle=DASHES[rank % len(DASHES)] if named else "solid",
-                  linewidth=None if named else 1,
-                  label=shorten(name, 28) if named else "the rest" if rank == NAMED else None)
+        axes.plot(
+            points[x],
+            points[y],
+            clip_on=False,
+            zorder=2.5 if named else 2,
+            color=PALETTE[rank % len(PALETTE)] if named else FAINT,
+            linestyle=DASHES[rank % len(DASHES)] if named else "solid",
+            linewidth=None if named else 1,
+            label=shorten(name, 28) if named else "the rest" if rank == NAMED else None,
+        )
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "), ylim=(0, 1.005))
     axes.set_xlim(0, max(points[x].max() for points in lines.values()))
     axes.legend(loc="best")
@@ -184,14 +204,20 @@ def score_histogram(
     for row, (axes, (name, values)) in enumerate(zip(panels, scores.items(), strict=True)):
         axes.hist(place(values), edges, color=NORMAL if row == 0 else ANOMALOUS)
         axes.axvline(place(threshold), color=INK, linewidth=1.4, linestyle=DASHES[1])
-        axes.set_ylabel(f"{shorten(name, 26)}\n{len(values)} images", rotation=0, ha="right",
-                        va="center")
+        axes.set_ylabel(
+            f"{shorten(name, 26)}\n{len(values)} images", rotation=0, ha="right", va="center"
+        )
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
     panels[0].set_title(title, weight="bold", pad=24)
     panels[0].annotate(
-        f"threshold {threshold:.4g}", (float(place(threshold)), 1), (0, 4), ha="center", fontsize=9,
-        xycoords=panels[0].get_xaxis_transform(), textcoords="offset points",
+        f"threshold {threshold:.4g}",
+        (float(place(threshold)), 1),
+        (0, 4),
+        ha="center",
+        fontsize=9,
+        xycoords=panels[0].get_xaxis_transform(),
+        textcoords="offset points",
     )
     if probabilities:
         ticks = [tick for tick in TICKS if edges[0] <= _log_odds(tick) <= edges[-1]]
@@ -210,8 +236,15 @@ def confusion_matrix(title: str, labels: pd.Series, flagged: pd.Series) -> Figur
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
     for (row, column), count in np.ndenumerate(counts):
         share = f"\n{shares[row, column]:.1%}" if counts[row].any() else ""
-        axes.text(column, row, f"{count}{share}", ha="center", va="center", fontsize=14,
-                  color="white" if shares[row, column] > 0.6 else INK)
+        axes.text(
+            column,
+            row,
+            f"{count}{share}",
+            ha="center",
+            va="center",
+            fontsize=14,
+            color="white" if shares[row, column] > 0.6 else INK,
+        )
     axes.grid(visible=False)
     axes.set(xlabel="judged", ylabel="is")
     axes.set_xticks([0, 1], ["normal", "anomalous"])
@@ -225,8 +258,15 @@ def reliability_diagram(title: str, bins: pd.DataFrame) -> Figure:
     figure, axes = _axes(4.6, 4.2, title)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="dotted", label="calibrated")
     axes.plot(bins["probability"], bins["frequency"], color=NORMAL, linewidth=1.4, zorder=2.4)
-    axes.scatter("probability", "frequency", 40 + 260 * bins["n"] / bins["n"].sum(), data=bins,
-                 color=NORMAL, clip_on=False, label="a bin, the larger the more images")
+    axes.scatter(
+        "probability",
+        "frequency",
+        40 + 260 * bins["n"] / bins["n"].sum(),
+        data=bins,
+        color=NORMAL,
+        clip_on=False,
+        label="a bin, the larger the more images",
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability given", ylabel="share that is anomalous")
     axes.legend(loc="best")
     return figure
@@ -236,7 +276,7 @@ def shorten(name: str, length: int) -> str:
     """Return the name, or its two ends around an ellipsis where it is longer than `length`."""
     if len(name) <= length:
         return name
-    return f"{name[: (length - 1) // 2]}…{name[-(length // 2):]}"
+    return f"{name[: (length - 1) // 2]}…{name[-(length // 2) :]}"
 
 
 class _Sheet:

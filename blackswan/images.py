@@ -24,14 +24,23 @@ MAX_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself objects past 89 mi
 
 Crop = Literal["none", "center_square"] | tuple[int, int, int, int]  # left, top, width, height
 
-# Half the time of OpenCV's level 1 alone for 14 % more bytes: 2.6 and 5.4 ms at 256 x 256.
+# Measured at 224 x 224: a photo takes 2.1 ms and 96 KB, with OpenCV's own choice of level 1 3.6 ms
+# and 133 KB; a mask 0.4 KB, where Huffman codes alone would need 6.5.
 _PNG = [
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_AVG,
+]
+_PNG_MASK = [
     cv2.IMWRITE_PNG_COMPRESSION,
     1,
     cv2.IMWRITE_PNG_STRATEGY,
     cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER,
-    cv2.IMWRITE_PNG_FILTER_SUB,
+    cv2.IMWRITE_PNG_FILTER_NONE,
 ]
 
 # Past its cap Pillow warns and past twice its cap it raises; as an error both end in one sentence.
@@ -116,7 +125,7 @@ def decode_mask(data: bytes, name: str = "the mask") -> np.ndarray:
 def encode_png(image: np.ndarray) -> bytes:
     """Encode an image, uint8 (H, W, 3) RGB or (H, W), or a mask, bool (H, W), as PNG bytes."""
     if image.dtype == np.bool_:
-        image = image.astype(np.uint8) * 255
+        return cv2.imencode(".png", image.astype(np.uint8) * 255, _PNG_MASK)[1].tobytes()
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", image, _PNG)[1].tobytes()
@@ -162,18 +171,23 @@ def crop_and_resize(
     """
     height, width = image.shape[:2]
     left, top, box_width, box_height = crop_box(width, height, crop)
-    if (box_width, box_height) != (width, height):
-        image = np.ascontiguousarray(image[top : top + box_height, left : left + box_width])
+    whole = (box_width, box_height) == (width, height)
+    if not whole:
+        image = image[top : top + box_height, left : left + box_width]
     if size is None or (box_width, box_height) == (size, size):
-        return image
+        return image if whole else np.ascontiguousarray(image)
     if mask:
         nearest = cv2.resize(
             image.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT
         )
         return nearest.astype(image.dtype)
+    # Halving is a special case of INTER_AREA: 720 x 720 to 224 x 224 takes 1.2 instead of 2.4 ms.
+    while min(image.shape[:2]) >= 2 * size and not any(side % 2 for side in image.shape[:2]):
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     # INTER_AREA averages only where both sides shrink, so each direction has its own step.
-    smaller = min(box_width, size), min(box_height, size)
-    if smaller != (box_width, box_height):
+    height, width = image.shape[:2]
+    smaller = min(width, size), min(height, size)
+    if smaller != (width, height):
         image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
     if smaller != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -228,7 +242,8 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
 def _to_mask(image: Image.Image, name: str) -> np.ndarray:
     if image.format in ("JPEG", "MPO"):
         raise InputError(f"{name} is JPEG, which blurs the border of a mask; save it as PNG")
-    if image.mode.startswith("I") or image.mode == "F":
+    opaque_grey = image.mode in ("1", "L") and not image.has_transparency_data
+    if opaque_grey or image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image).astype(np.bool_)
     return np.any(_to_rgb(image, name), axis=2)
 

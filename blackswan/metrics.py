@@ -26,8 +26,13 @@ CHUNK = 1 << 20  # numbers of one batch of resamples
 
 
 def image_metrics(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, groups: Sequence[str], *,
-    resamples: int, seed: int,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    groups: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, float]:
     """Return AUROC, AP, F1, the rates and the range of scores; flagged is `score > threshold`.
 
@@ -117,11 +122,15 @@ def reliability_curve(
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     used = np.flatnonzero(count)
-    return pd.DataFrame({
-        "low": edges[used], "high": edges[used + 1], "n": count[used],
-        "probability": np.bincount(place, values)[used] / count[used],
-        "frequency": np.bincount(place, anomalous)[used] / count[used],
-    })
+    return pd.DataFrame(
+        {
+            "low": edges[used],
+            "high": edges[used + 1],
+            "n": count[used],
+            "probability": np.bincount(place, values)[used] / count[used],
+            "frequency": np.bincount(place, anomalous)[used] / count[used],
+        }
+    )
 
 
 def roc_points(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
@@ -209,8 +218,10 @@ class PixelMetrics:
         exact = _pixel_areas(self._cumulated()[1])
         shift = (exact - _pixel_areas(_descend(groups.sum(axis=1))))[:, None]
         present, rng = groups[:2].sum(axis=-1).T, generator(seed, "bootstrap", "pixels")
-        drawn = [np.clip(_pixel_areas(_descend(weights @ groups)) + shift, 0, 1)
-                 for weights in _draws(present, groups.shape[-1], resamples, rng)]  # each (2, r)
+        drawn = [
+            np.clip(_pixel_areas(_descend(weights @ groups)) + shift, 0, 1)
+            for weights in _draws(present, groups.shape[-1], resamples, rng)
+        ]  # each (2, r)
         auroc = _interval("pixel_auroc", exact[0], [areas[0] for areas in drawn])
         return auroc | _interval("pixel_aupro", exact[1], [areas[1] for areas in drawn])
 

@@ -17,6 +17,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `path` once the block ends without an error."""
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
+    if old.exists() and not path.exists():
+        old.rename(path)  # killed between the two renames below
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -12,16 +12,37 @@ AGAINST = f"against_{BASELINE}"
 MERITS = ("image_auroc", "pixel_auroc")  # what the order goes by
 WITH_INTERVAL = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 COLUMNS = [
-    "table", "rank", "detector",
+    "table",
+    "rank",
+    "detector",
     *[f"{key}{end}" for key in WITH_INTERVAL for end in ("", "_low", "_high")],
-    "image_f1", "false_positive_rate", "recall", "expected_calibration_error",
-    "n_normal", "n_anomalous", AGAINST,
+    "image_f1",
+    "false_positive_rate",
+    "recall",
+    "expected_calibration_error",
+    "n_normal",
+    "n_anomalous",
+    AGAINST,
 ]
 SUMMARISED = [
-    "image_auroc", "image_auroc_low", "image_auroc_high", "image_ap", "image_f1",
-    "false_positive_rate", "recall", "pixel_auroc", "pixel_auroc_low", "pixel_auroc_high",
-    "pixel_aupro", "expected_calibration_error", "normal_score_mean", "normal_score_max",
-    "anomalous_score_min", "n_normal", "n_anomalous", "threshold",
+    "image_auroc",
+    "image_auroc_low",
+    "image_auroc_high",
+    "image_ap",
+    "image_f1",
+    "false_positive_rate",
+    "recall",
+    "pixel_auroc",
+    "pixel_auroc_low",
+    "pixel_auroc_high",
+    "pixel_aupro",
+    "expected_calibration_error",
+    "normal_score_mean",
+    "normal_score_max",
+    "anomalous_score_min",
+    "n_normal",
+    "n_anomalous",
+    "threshold",
 ]
 
 Row = dict[str, Any]
@@ -39,8 +60,10 @@ def rank_detectors(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[R
 
 def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     """Return the main keys of each detector, few enough for `dvc exp show`."""
-    return {detector: {key: result[key] for key in SUMMARISED if key in result}
-            for detector, result in results.items()}
+    return {
+        detector: {key: result[key] for key in SUMMARISED if key in result}
+        for detector, result in results.items()
+    }
 
 
 def worst_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -55,10 +78,14 @@ def worst_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     reach = distance.groupby(scores.flagged).transform("max")
     certainty = np.where(reach > 0, distance / reach, 0) * np.where(wrong, -1, 1)
     ordered = scores.assign(right=~wrong, certainty=certainty).sort_values(
-        ["right", "certainty", "path"])
+        ["right", "certainty", "path"]
+    )
     turn = ordered.groupby(["right", "table"]).cumcount()
-    return ordered.assign(turn=turn).sort_values(["right", "turn"], kind="stable").drop(
-        columns=["right", "certainty", "turn"])
+    return (
+        ordered.assign(turn=turn)
+        .sort_values(["right", "turn"], kind="stable")
+        .drop(columns=["right", "certainty", "turn"])
+    )
 
 
 def typical_find(scores: pd.DataFrame) -> pd.DataFrame:
@@ -73,12 +100,16 @@ def _rank(table: str, results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     for detector, result in results.items():
         metrics = result if table == MAIN else result["unseen"].get(table)
         if metrics is not None:
-            rows.append({key: metrics[key] for key in COLUMNS if key in metrics}
-                        | {"table": table, "detector": detector})
+            rows.append(
+                {key: metrics[key] for key in COLUMNS if key in metrics}
+                | {"table": table, "detector": detector}
+            )
     rows.sort(key=lambda row: (*(-row.get(key, -1) for key in MERITS), row["detector"]))
     baseline = next((row for row in rows if row["detector"] == BASELINE), None)
-    return [row | {"rank": rank, AGAINST: _standing(row, baseline)}
-            for rank, row in enumerate(rows, start=1)]
+    return [
+        row | {"rank": rank, AGAINST: _standing(row, baseline)}
+        for rank, row in enumerate(rows, start=1)
+    ]
 
 
 def _standing(row: Row, baseline: Row | None) -> str:

@@ -1,11 +1,11 @@
 """The frame record: what every source yields and every index file holds, one row per image."""
 
+import csv
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from blackswan.errors import InputError
 from blackswan.outputs import replace_file
@@ -42,30 +42,35 @@ COLUMNS = [field.name for field in fields(Frame)]
 
 def write_index(path: Path, frames: Iterable[Frame]) -> None:
     """Write the records as CSV, sorted by image."""
-    table = pd.DataFrame([asdict(frame) for frame in frames], columns=COLUMNS)
-    table["timestamp_s"] = table["timestamp_s"].astype("float64")
-    with replace_file(path) as partial:
-        table.sort_values("image").to_csv(partial, index=False, float_format="%.6f")
+    with replace_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for frame in sorted(frames, key=lambda frame: frame.image):
+            time = "" if frame.timestamp_s is None else f"{frame.timestamp_s:.6f}"
+            writer.writerow({**asdict(frame), "timestamp_s": time})
 
 
 def read_index(path: Path) -> list[Frame]:
     """Read the records of `path`; raises InputError where it is missing or is no index."""
     try:
-        table = pd.read_csv(
-            path,
-            dtype={name: float if name == "timestamp_s" else str for name in COLUMNS},
-            keep_default_na=False,
-            na_values={"timestamp_s": [""]},
-        )
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except FileNotFoundError:
+        rows = []
+    except (ValueError, csv.Error):
+        raise InputError(f"{path} is no index of images; write it again with `dvc repro`") from None
+    if not rows:
         raise InputError(
             f"{path} is missing or empty; run the stage that writes it with `dvc repro`"
-        ) from None
+        )
+    if rows[0] != COLUMNS:
+        raise InputError(f"{path} has the columns {rows[0]}; expected {COLUMNS}")
+    try:
+        return [_to_frame(dict(zip(COLUMNS, row, strict=True))) for row in rows[1:]]
     except ValueError:
         raise InputError(f"{path} is no index of images; write it again with `dvc repro`") from None
-    if list(table.columns) != COLUMNS:
-        raise InputError(f"{path} has the columns {list(table.columns)}; expected {COLUMNS}")
-    return [
-        Frame(**{**row, "timestamp_s": None if pd.isna(row["timestamp_s"]) else row["timestamp_s"]})
-        for row in table.to_dict("records")
-    ]
+
+
+def _to_frame(row: dict[str, str]) -> Frame:
+    time = row.pop("timestamp_s")
+    return Frame(**row, timestamp_s=float(time) if time else None)

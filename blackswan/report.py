@@ -24,8 +24,11 @@ def render(
     which is put into the page where the template asks for it and left out where it is missing.
     """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, autoescape=True,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"rate": rate, "score": score}
     environment.globals |= {"BASELINE": BASELINE, "AGAINST": AGAINST}

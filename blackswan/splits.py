@@ -125,5 +125,5 @@ def _check_complete(frames: list[Frame]) -> None:
         if not any(frame.split == split and frame.label == "normal" for frame in frames):
             raise InputError(
                 f"the {split} split gets no normal image; give source.path more of them, or lower "
-                "split.guard_seconds, split.block_seconds and extract_frames.every_n_seconds"
+                "split.guard_seconds, split.block_seconds and extract_frames.video.every_n_seconds"
             )

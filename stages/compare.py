@@ -65,8 +65,10 @@ def read_scores(detector: str, test: Split) -> pd.DataFrame:
     """Read the scores of the test images; raises InputError where they are of another dataset."""
     scores = pd.read_parquet(SCORES / detector / "scores.parquet")
     if set(scores.path) != set(test.facts.path):
-        raise InputError(f"{SCORES / detector} holds scores of other images than {DATASET}; "
-                         f"run `dvc repro evaluate_detector@{detector}`")
+        raise InputError(
+            f"{SCORES / detector} holds scores of other images than {DATASET}; "
+            f"run `dvc repro evaluate_detector@{detector}`"
+        )
     return scores
 
 
@@ -80,9 +82,11 @@ def read_examples(detector: str, chosen: pd.DataFrame, test: Split) -> Iterator[
         [stored] = pq.read_table(maps, filters=[("path", "==", score.path)]).to_pylist()
         shape = stored["height"], stored["width"]
         yield figures.Example(
-            decode_image(row.image), mask_of(row, shape),
+            decode_image(row.image),
+            mask_of(row, shape),
             np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
-            bool(score.label), bool(score.flagged),
+            bool(score.label),
+            bool(score.flagged),
             f"{figures.shorten(Path(score.path).stem, 14)}  {figures.shorten(score.defect, 14)}  "
             f"{score.image_score:.4g}",
         )
@@ -96,8 +100,9 @@ def sample(test: Split, count: int) -> dict[str, list[tuple[np.ndarray, np.ndarr
         places = np.flatnonzero(kinds == kind)
         spread = np.unique(np.linspace(0, len(places) - 1, count).astype(int))
         rows = [test[int(place)] for place in places[spread]]
-        samples[kind] = [(decode_image(row.image), decode_mask(row.mask) if row.mask else None)
-                         for row in rows]
+        samples[kind] = [
+            (decode_image(row.image), decode_mask(row.mask) if row.mask else None) for row in rows
+        ]
     return samples
 
 
@@ -114,17 +119,24 @@ def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[
         yield "loss", figures.losses("Loss of the ViT", losses)
 
 
-def draw_detector(detector: str, result: dict[str, Any], test: Split,
-                  images: int) -> Iterator[tuple[str, Figure]]:
+def draw_detector(
+    detector: str, result: dict[str, Any], test: Split, images: int
+) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of scores, verdicts, calibration and galleries of one detector."""
     scores = read_scores(detector, test)
     main, unseen = scores[scores.table == MAIN], scores[scores.table != MAIN]
     calibrated = "expected_calibration_error" in result
     sets = {"normal": main[main.label == 0], "anomalous": main[main.label == 1]}
     sets |= {f"unseen: {table}": rows for table, rows in unseen.groupby("table")}
-    yield "scores", figures.score_histogram(
-        f"{detector}: scores", {name: rows.image_score for name, rows in sets.items() if len(rows)},
-        result["threshold"], probabilities=calibrated)
+    yield (
+        "scores",
+        figures.score_histogram(
+            f"{detector}: scores",
+            {name: rows.image_score for name, rows in sets.items() if len(rows)},
+            result["threshold"],
+            probabilities=calibrated,
+        ),
+    )
     yield "confusion", figures.confusion_matrix(f"{detector}: verdicts", main.label, main.flagged)
     if calibrated:
         bins = pd.read_csv(CURVES / detector / "reliability.csv")

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from blackswan.errors import InputError, run
-from blackswan.images import Crop, crop_and_resize, write_png
+from blackswan.images import Crop, crop_and_resize, list_images, write_png
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
@@ -47,6 +47,10 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
             f"source.path {path} does not exist; point it at a video or a folder of images"
         )
     if videos := video.list_videos(path):
+        if path.is_dir() and (photos := list_images(path)):
+            raise InputError(
+                f"{path} holds videos and photos, such as {photos[0].name}; keep one kind"
+            )
         return chain.from_iterable(video.iterate_frames(file, params.video) for file in videos)
     if path.is_file():
         raise InputError(

@@ -1,7 +1,7 @@
 """data/dataset, data/weights -> data/models/<detector>: fit a detector on normal images alone.
 
 Train images are what it learns from; normal validation images may normalise its maps.
-`dvc repro fit_detector@median_residual`
+`dvc repro fit_detector@patchcore`
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Params(Section):
 
 def main() -> None:
     """Fit one detector and save it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
     name = parser.parse_args().detector
     module = load_module(name)

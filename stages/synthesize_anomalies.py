@@ -38,6 +38,8 @@ class Params(Section):
     def _unseen_is_unseen(self) -> "Params":
         if self.generator in self.unseen:
             raise ValueError(f"unseen lists {self.generator}, which training sees; take it out")
+        if len(set(self.unseen)) < len(self.unseen):
+            raise ValueError("unseen lists a generator twice; remove one")
         return self
 
 

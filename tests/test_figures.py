@@ -32,8 +32,11 @@ def words(figure):
 
 
 def test_verdicts():
-    verdicts = [example(anomalous=anomalous, flagged=flagged).verdict
-                for anomalous in (True, False) for flagged in (True, False)]
+    verdicts = [
+        example(anomalous=anomalous, flagged=flagged).verdict
+        for anomalous in (True, False)
+        for flagged in (True, False)
+    ]
     assert verdicts == ["found", "miss", "false alarm", "normal"]
 
 
@@ -97,7 +100,8 @@ def test_curves_name_the_best_and_grey_the_rest():
 @pytest.mark.parametrize("values", [[0.0], [1.0, 0.0, 0.5], [0.2, 0.2]])
 def test_score_histogram_counts_every_image(probabilities, values):
     figure = figures.score_histogram(
-        "scores", {"normal": pd.Series(values)}, 0.2, probabilities=probabilities)
+        "scores", {"normal": pd.Series(values)}, 0.2, probabilities=probabilities
+    )
     [axes] = figure.axes
     assert sum(bar.get_height() for bar in axes.patches) == len(values)
     assert "threshold 0.2" in words(figure)
@@ -105,7 +109,8 @@ def test_score_histogram_counts_every_image(probabilities, values):
 
 def test_confusion_matrix_counts(tmp_path):
     figure = figures.confusion_matrix(
-        "verdicts", pd.Series([0, 0, 0, 1]), pd.Series([False, False, True, True]))
+        "verdicts", pd.Series([0, 0, 0, 1]), pd.Series([False, False, True, True])
+    )
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
     one_class = figures.confusion_matrix("verdicts", pd.Series([0]), pd.Series([False]))

@@ -14,10 +14,16 @@ def test_position_is_linear_below_and_above_the_threshold():
     assert SCALE.position(values).tolist() == [0, 0, 0.25, 0.5, 0.75, 1, 1]
 
 
-@pytest.mark.parametrize("scale", [
-    HeatmapScale(10, 10), HeatmapScale(0, 0), HeatmapScale(0, 3), HeatmapScale(-5, -2),
-    HeatmapScale(-2, -2),
-])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        HeatmapScale(10, 10),
+        HeatmapScale(0, 0),
+        HeatmapScale(0, 3),
+        HeatmapScale(-5, -2),
+        HeatmapScale(-2, -2),
+    ],
+)
 def test_marks_rise_and_the_threshold_is_the_middle(scale):
     start, middle, end = scale.marks
     assert start <= middle < end

@@ -19,16 +19,29 @@ from blackswan.metrics import (
 from blackswan.seeds import generator
 
 IMAGE_KEYS = {
-    "image_auroc", "image_auroc_low", "image_auroc_high", "image_ap", "image_ap_low",
-    "image_ap_high", "image_f1", "false_positive_rate", "recall", "normal_score_mean",
-    "normal_score_max", "anomalous_score_min", "n_normal", "n_anomalous", "threshold",
+    "image_auroc",
+    "image_auroc_low",
+    "image_auroc_high",
+    "image_ap",
+    "image_ap_low",
+    "image_ap_high",
+    "image_f1",
+    "false_positive_rate",
+    "recall",
+    "normal_score_mean",
+    "normal_score_max",
+    "anomalous_score_min",
+    "n_normal",
+    "n_anomalous",
+    "threshold",
 }
 
 
 def measure(labels, scores, threshold=0.5, groups=None, resamples=50, seed=0):
     groups = [str(i) for i in range(len(labels))] if groups is None else groups
-    return image_metrics(np.array(labels), np.array(scores), threshold, groups,
-                         resamples=resamples, seed=seed)
+    return image_metrics(
+        np.array(labels), np.array(scores), threshold, groups, resamples=resamples, seed=seed
+    )
 
 
 def smooth_maps(count, size=64, seed=0):
@@ -98,13 +111,24 @@ def test_image_metrics_agree_with_scikit_learn_under_ties(distinct):
 
 def test_normal_images_alone_leave_undefined_metrics_out():
     found = measure([0, 0], [0.2, 0.8])
-    assert found == {"n_normal": 2, "n_anomalous": 0, "threshold": 0.5, "false_positive_rate": 0.5,
-                     "normal_score_mean": 0.5, "normal_score_max": 0.8}
+    assert found == {
+        "n_normal": 2,
+        "n_anomalous": 0,
+        "threshold": 0.5,
+        "false_positive_rate": 0.5,
+        "normal_score_mean": 0.5,
+        "normal_score_max": 0.8,
+    }
 
 
 def test_one_anomalous_image_alone():
-    assert measure([1], [0.7]) == {"n_normal": 0, "n_anomalous": 1, "threshold": 0.5, "recall": 1.0,
-                                   "anomalous_score_min": 0.7}
+    assert measure([1], [0.7]) == {
+        "n_normal": 0,
+        "n_anomalous": 1,
+        "threshold": 0.5,
+        "recall": 1.0,
+        "anomalous_score_min": 0.7,
+    }
 
 
 def test_one_image_of_each_class_has_no_interval():
@@ -128,10 +152,13 @@ def test_perfect_separation_collapses_to_exactly_one():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_score_that_is_not_finite_never_ranks(bad):
     labels, scores = np.array([0, 1, 1]), np.array([0.1, bad, 0.5])
-    calls = [lambda: measure(labels, scores), lambda: roc_points(labels, scores),
-             lambda: precision_recall_points(labels, scores),
-             lambda: defect_table(["", "a", "a"], labels, scores, 0.5),
-             lambda: expected_calibration_error(labels, scores)]
+    calls = [
+        lambda: measure(labels, scores),
+        lambda: roc_points(labels, scores),
+        lambda: precision_recall_points(labels, scores),
+        lambda: defect_table(["", "a", "a"], labels, scores, 0.5),
+        lambda: expected_calibration_error(labels, scores),
+    ]
     for call in calls:
         with pytest.raises(InputError, match="test images: 1 of 3 scores are not finite"):
             call()
@@ -205,8 +232,12 @@ def test_no_resamples_no_interval():
 
 
 def test_defect_table_by_hand():
-    table = defect_table(["", "scratch", "dent", "", "scratch", ""], np.array([0, 1, 1, 0, 1, 1]),
-                         np.array([0.1, 0.9, 0.2, 0.3, 0.2, 0.8]), threshold=0.5)
+    table = defect_table(
+        ["", "scratch", "dent", "", "scratch", ""],
+        np.array([0, 1, 1, 0, 1, 1]),
+        np.array([0.1, 0.9, 0.2, 0.3, 0.2, 0.8]),
+        threshold=0.5,
+    )
     assert table == [
         {"defect": "dent", "n": 1, "recall": 0.0, "image_auroc": 0.5},
         {"defect": "scratch", "n": 2, "recall": 0.5, "image_auroc": 0.75},
@@ -216,7 +247,8 @@ def test_defect_table_by_hand():
 
 def test_defect_table_without_normal_images_has_no_auroc():
     assert defect_table(["a"], np.array([1]), np.array([0.9]), 0.5) == [
-        {"defect": "a", "n": 1, "recall": 1.0}]
+        {"defect": "a", "n": 1, "recall": 1.0}
+    ]
     assert defect_table([""], np.array([0]), np.array([0.9]), 0.5) == []
 
 
@@ -283,20 +315,25 @@ def test_one_class_has_no_curve(curve):
     assert len(curve(np.array([1]), np.array([0.1]))) == 0
 
 
-@pytest.mark.parametrize("scale", [
-    lambda x: x,
-    np.exp,
-    lambda x: 100 + x / 1000,  # a narrow range far from zero
-    lambda x: 1 / (1 + np.exp(9 - 4 * x)),  # saturated probabilities
-    lambda x: np.clip(np.round(x), -1, 1),  # hardly anything but ties
-    lambda x: -1e-6 * np.exp(-x),
-], ids=["raw", "exp", "offset", "sigmoid", "ties", "tiny"])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x,
+        np.exp,
+        lambda x: 100 + x / 1000,  # a narrow range far from zero
+        lambda x: 1 / (1 + np.exp(9 - 4 * x)),  # saturated probabilities
+        lambda x: np.clip(np.round(x), -1, 1),  # hardly anything but ties
+        lambda x: -1e-6 * np.exp(-x),
+    ],
+    ids=["raw", "exp", "offset", "sigmoid", "ties", "tiny"],
+)
 def test_pixel_metrics_agree_with_scikit_learn_and_brute_force(scale):
     maps, masks = zip(*smooth_maps(16), strict=True)
     maps = [scale(m.astype(np.float64)).astype(np.float32) for m in maps]
     found = accumulate(maps, masks).compute(resamples=0, seed=0)
-    auroc = roc_auc_score(np.concatenate([m.ravel() for m in masks]),
-                          np.concatenate([m.ravel() for m in maps]))
+    auroc = roc_auc_score(
+        np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps])
+    )
     assert found["pixel_auroc"] == pytest.approx(auroc, abs=1e-5)
     assert found["pixel_aupro"] == pytest.approx(exact_aupro(maps, masks), abs=1e-4)
 
@@ -309,8 +346,10 @@ def test_aupro_by_hand():
     anomaly_map[0, 0] = anomaly_map[1, 1] = 1  # the large region is found, the small one is not
     found = accumulate([anomaly_map], [mask]).compute(resamples=10, seed=0)
     # The overlap is 1/2 at rate 0, then rises along one tie to (1, 1): at rate 0.3 it is 0.65.
-    assert found == {"pixel_auroc": pytest.approx(2 / 3 + 1 / 6),
-                     "pixel_aupro": pytest.approx((0.5 + 0.65) / 2)}
+    assert found == {
+        "pixel_auroc": pytest.approx(2 / 3 + 1 / 6),
+        "pixel_aupro": pytest.approx((0.5 + 0.65) / 2),
+    }
 
 
 def test_equal_maps_are_chance_and_zero_has_no_sign():

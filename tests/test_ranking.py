@@ -18,9 +18,13 @@ def standing(ours, baseline):
 
 def test_image_auroc_decides_and_then_pixel_auroc():
     assert standing(result(0.9, 0.1), result(0.8, 0.9)) == [
-        (1, "a", "ahead in image_auroc"), (2, "median_residual", "")]
+        (1, "a", "ahead in image_auroc"),
+        (2, "median_residual", ""),
+    ]
     assert standing(result(1.0, 0.98), result(1.0, 0.99)) == [
-        (1, "median_residual", ""), (2, "a", "behind in pixel_auroc")]
+        (1, "median_residual", ""),
+        (2, "a", "behind in pixel_auroc"),
+    ]
     assert standing(result(0.5, 0.5), result(0.5, 0.5))[0] == (1, "a", "level")
 
 
@@ -33,18 +37,24 @@ def test_what_was_not_measured_is_not_compared():
 
 
 def test_main_comes_first_and_a_table_holds_those_that_were_measured():
-    tables = rank_detectors({
-        "a": result(0.9, unseen={"blur": result(0.6)}),
-        "b": result(0.8, unseen={"blur": result(0.7), "alpha": result(0.5)}),
-    })
+    tables = rank_detectors(
+        {
+            "a": result(0.9, unseen={"blur": result(0.6)}),
+            "b": result(0.8, unseen={"blur": result(0.7), "alpha": result(0.5)}),
+        }
+    )
     assert {name: [row["detector"] for row in rows] for name, rows in tables.items()} == {
-        "main": ["a", "b"], "alpha": ["b"], "blur": ["b", "a"]}
+        "main": ["a", "b"],
+        "alpha": ["b"],
+        "blur": ["b", "a"],
+    }
     assert list(tables) == ["main", "alpha", "blur"]
 
 
 def test_summary_holds_main_keys_and_no_others():
     assert summarise({"a": result(0.9)}) == {
-        "a": {"image_auroc": 0.9, "n_normal": 2, "n_anomalous": 3}}
+        "a": {"image_auroc": 0.9, "n_normal": 2, "n_anomalous": 3}
+    }
 
 
 def scores(rows):
@@ -53,10 +63,22 @@ def scores(rows):
 
 
 def test_grossest_mistakes_come_first_and_sides_mix():
-    rows = [("sure", 1, 9, "main"), ("alarm", 0, 5, "main"), ("miss", 1, 0, "main"),
-            ("near miss", 1, 0.9, "main"), ("quiet", 0, 0.5, "main"), ("near", 1, 1.5, "main")]
+    rows = [
+        ("sure", 1, 9, "main"),
+        ("alarm", 0, 5, "main"),
+        ("miss", 1, 0, "main"),
+        ("near miss", 1, 0.9, "main"),
+        ("quiet", 0, 0.5, "main"),
+        ("near", 1, 1.5, "main"),
+    ]
     assert worst_first(scores(rows), 1).path.tolist() == [
-        "miss", "alarm", "near miss", "near", "quiet", "sure"]
+        "miss",
+        "alarm",
+        "near miss",
+        "near",
+        "quiet",
+        "sure",
+    ]
 
 
 def test_tables_take_turns():

@@ -18,10 +18,21 @@ def test_threshold_by_hand():
     assert conformal_threshold(scores, 0.9) == 1.0
 
 
-@pytest.mark.parametrize(("count", "alpha", "rank"), [
-    (9, 0.3, 7), (9, 0.7, 3), (19, 0.05, 19), (19, 0.15, 17), (99, 0.01, 99), (99, 0.29, 71),
-    (99, 0.57, 43), (999, 0.001, 999), (2, 1 / 3, 2), (6, 3 / 7, 4),
-])
+@pytest.mark.parametrize(
+    ("count", "alpha", "rank"),
+    [
+        (9, 0.3, 7),
+        (9, 0.7, 3),
+        (19, 0.05, 19),
+        (19, 0.15, 17),
+        (99, 0.01, 99),
+        (99, 0.29, 71),
+        (99, 0.57, 43),
+        (999, 0.001, 999),
+        (2, 1 / 3, 2),
+        (6, 3 / 7, 4),
+    ],
+)
 def test_rank_is_free_of_float_error(count, alpha, rank):
     assert conformal_threshold(np.arange(1.0, count + 1), alpha) == rank
 

@@ -60,10 +60,13 @@ class Detector(Protocol):
 def load_module(name: str) -> ModuleType:
     """Import the detector `name`; raises InputError where blackswan/detectors has no such file."""
     try:
-        return import_module(f"blackswan.detectors.{name}")
+        module = import_module(f"blackswan.detectors.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"blackswan.detectors.{name}":
             raise
         raise InputError(
             f"no detector {name}: blackswan/detectors/{name}.py does not exist"
         ) from None
+    if not hasattr(module, "load"):
+        raise InputError(f"{name} is no detector: blackswan/detectors/{name}.py has no load()")
+    return module

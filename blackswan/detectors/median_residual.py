@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import field_validator
 
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Scores
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
@@ -47,11 +47,6 @@ class Detector:
     def save(self, folder: Path) -> None:
         """Write detector.json."""
         write_json(folder / "detector.json", {"params": self.params.model_dump()})
-
-
-def fit(images: Images, params: Params, resources: Resources) -> Detector:  # noqa: ARG001
-    """Return the baseline; the images teach it nothing."""
-    return Detector(params)
 
 
 def load(folder: Path) -> Detector:

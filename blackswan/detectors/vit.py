@@ -66,7 +66,8 @@ class Network(nn.Module):
     @property
     def heads(self) -> list[nn.Parameter]:
         """The parameters that start from nothing."""
-        return [*self.classifier.get_submodule("classifier").parameters(), *self.patch_head.parameters()]
+        classification_head = self.classifier.get_submodule("classifier")
+        return [*classification_head.parameters(), *self.patch_head.parameters()]
 
     def forward(
         self,

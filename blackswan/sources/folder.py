@@ -65,7 +65,7 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
     masks = _take(files, params.masks)
     if params.masks and not masks:
         raise InputError(
-            f"{path} has no masks in {params.masks}; set folder.masks to the right "
+            f"{path} has no masks in {params.masks}; set extract_frames.folder.masks to the right "
             'sub-folder, or to ""'
         )
     normal, anomalous = _by_label(path, files, params)
@@ -116,9 +116,9 @@ def _by_label(
         for top in sorted({PurePosixPath(stem).parts[0] for stem in files if "/" in stem}):
             if top.lower() in _LABELS or top == params.anomalous.split("/")[0]:
                 raise InputError(
-                    f"{path} holds {top} but no {params.normal}; set folder.normal "
-                    "and folder.anomalous to its sub-folders, or folder.normal to "
-                    '"" if every image is normal'
+                    f"{path} holds {top} but no {params.normal}; set normal and anomalous of "
+                    'extract_frames.folder to its sub-folders, or normal to "" if every image is '
+                    "normal"
                 )
         return files, {}
     normal, anomalous = _take(files, params.normal), _take(files, params.anomalous)
@@ -126,7 +126,7 @@ def _by_label(
         raise InputError(
             f"{next(iter(files.values()))} is neither in {params.normal} nor in "
             f"{params.anomalous or 'a folder of anomalous images'}; move it, or set "
-            "folder.normal, folder.anomalous and folder.masks as they are"
+            "normal, anomalous and masks of extract_frames.folder as they are"
         )
     return normal, anomalous
 
@@ -138,8 +138,8 @@ def _check_masks(masks: dict[str, Path], anomalous: dict[str, Path]) -> None:
     for stem, image in anomalous.items():
         if masks and stem not in masks:
             raise InputError(
-                f"{image} has no mask while others do; add it, or set folder.masks to "
-                '"" to go without'
+                f"{image} has no mask while others do; add it, or set "
+                'extract_frames.folder.masks to "" to go without'
             )
 
 

@@ -68,11 +68,15 @@ def _find_tree(path: Path, category: str) -> Path:
     root, categories = path, list_categories(path)
     if is_tree(path):
         if category not in ("", path.absolute().name):
-            raise InputError(f'{path} is itself one category; set category to "", not {category}')
+            raise InputError(
+                f'{path} is itself one category; set extract_frames.category to "", not {category}'
+            )
     elif categories:
         if category not in categories:
             asked = f"has no category {category}" if category else "is a root of categories"
-            raise InputError(f"{path} {asked}; set category to one of {', '.join(categories)}")
+            raise InputError(
+                f"{path} {asked}; set extract_frames.category to one of {', '.join(categories)}"
+            )
         root = path / category
     if not any((root / "train" / name).is_dir() for name in _NORMAL):
         found = ", ".join(sorted(item.name for item in root.iterdir())[:8]) or "nothing"

@@ -82,7 +82,7 @@ def iterate_frames(path: Path, sampling: Sampling) -> Iterator[SourceImage]:
 
 
 def _decoded(image: np.ndarray) -> tuple[np.ndarray, None]:
-    return image, None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None  # not while decoding, which waits for it
 
 
 def _next_sample(timestamp_s: float, sampling: Sampling) -> float:
@@ -125,4 +125,4 @@ def _retrieve(capture: cv2.VideoCapture, path: Path) -> np.ndarray:
         raise InputError(
             f"{path} is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image

@@ -41,8 +41,19 @@ def write_dataset(normal=3, defects=("scratch",) * 3, masks=True):
             mask[4:10, 5 : 9 + number % 3] = True
             image[mask] = 220
         drawn = encode_png(mask) if defect and masks else None
-        rows.append(Row(f"images/{defect or 'normal'}-{number}.png", encode_png(image), drawn,
-                        int(bool(defect)), defect, False, False, f"group-{number}", None))
+        rows.append(
+            Row(
+                f"images/{defect or 'normal'}-{number}.png",
+                encode_png(image),
+                drawn,
+                int(bool(defect)),
+                defect,
+                False,
+                False,
+                f"group-{number}",
+                None,
+            )
+        )
     compare.DATASET.mkdir(parents=True, exist_ok=True)
     write_shards(compare.DATASET, "test", iter(rows), len(rows), 2000)
     return rows
@@ -54,24 +65,40 @@ def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, mask
     labels = np.array([row.label for row in rows])
     values = rng.random(len(rows)) * 0.3 + quality * labels * 0.6
     threshold = 0.31
-    facts = pd.DataFrame({
-        "path": [row.path for row in rows], "label": labels, "defect": [row.defect for row in rows],
-        "table": [row.defect if row.defect in unseen else "main" for row in rows],
-        "image_score": values, "flagged": values > threshold,
-    })
+    facts = pd.DataFrame(
+        {
+            "path": [row.path for row in rows],
+            "label": labels,
+            "defect": [row.defect for row in rows],
+            "table": [row.defect if row.defect in unseen else "main" for row in rows],
+            "image_score": values,
+            "flagged": values > threshold,
+        }
+    )
     folder, curves = compare.SCORES / name, compare.CURVES / name
     for each in (folder, curves, compare.METRICS):
         each.mkdir(parents=True, exist_ok=True)
     facts.to_parquet(folder / "scores.parquet", index=False)
     maps = [np.full((SIZE, SIZE), value, "<f4").tobytes() for value in values]
-    table = pa.table({"path": facts.path.tolist(), "height": [SIZE] * len(rows),
-                      "width": [SIZE] * len(rows), "anomaly_map": maps})
+    table = pa.table(
+        {
+            "path": facts.path.tolist(),
+            "height": [SIZE] * len(rows),
+            "width": [SIZE] * len(rows),
+            "anomaly_map": maps,
+        }
+    )
     pq.write_table(table, folder / "maps.parquet", row_group_size=1)
 
     def measure(chosen):
         found = metrics.image_metrics(
-            chosen.label.to_numpy(), chosen.image_score.to_numpy(), threshold,
-            chosen.path.tolist(), resamples=100, seed=0)
+            chosen.label.to_numpy(),
+            chosen.image_score.to_numpy(),
+            threshold,
+            chosen.path.tolist(),
+            resamples=100,
+            seed=0,
+        )
         if masks and len(set(chosen.label)) == 2:
             found |= {"pixel_auroc": 0.9, "pixel_aupro": 0.8}
         if probabilities:
@@ -87,8 +114,9 @@ def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, mask
     if probabilities:
         metrics.reliability_curve(labels, scores).to_csv(curves / "reliability.csv", index=False)
     result = measure(main) | {
-        "unseen": {table: measure(facts[(facts.table == table) | (facts.label == 0)])
-                   for table in unseen},
+        "unseen": {
+            table: measure(facts[(facts.table == table) | (facts.label == 0)]) for table in unseen
+        },
         "defects": metrics.defect_table(main.defect, labels, scores, threshold),
         "heatmap": {"threshold": 0.35, "top": 0.8},
         "threshold_from": "19 normal images of validation, alpha 0.05",
@@ -105,13 +133,17 @@ def write_losses():
 
 
 def digests(folder):
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def drawn():
-    return sorted(path.relative_to(compare.PICTURES).as_posix()
-                  for path in compare.PICTURES.rglob("*.png"))
+    return sorted(
+        path.relative_to(compare.PICTURES).as_posix() for path in compare.PICTURES.rglob("*.png")
+    )
 
 
 def test_writes_every_output_the_same_twice(project, capsys):
@@ -124,9 +156,16 @@ def test_writes_every_output_the_same_twice(project, capsys):
     assert capsys.readouterr().out == "2 compared, vit is first; see metrics/report.html\n"
 
     of_each = ["confusion.png", "gallery.png", "scores.png", "unseen.png"]
-    assert drawn() == sorted([
-        "loss.png", "precision_recall.png", "roc.png", "samples.png", "vit/reliability.png",
-        *[f"{name}/{picture}" for name in ("vit", "median_residual") for picture in of_each]])
+    assert drawn() == sorted(
+        [
+            "loss.png",
+            "precision_recall.png",
+            "roc.png",
+            "samples.png",
+            "vit/reliability.png",
+            *[f"{name}/{picture}" for name in ("vit", "median_residual") for picture in of_each],
+        ]
+    )
     summary = json.loads(compare.SUMMARY.read_text())
     assert sorted(summary) == ["median_residual", "vit"]
     assert summary["vit"]["image_auroc"] == 1
@@ -135,8 +174,11 @@ def test_writes_every_output_the_same_twice(project, capsys):
     assert "expected_calibration_error" not in summary["median_residual"]
     leaderboard = pd.read_csv(compare.LEADERBOARD, keep_default_na=False)
     assert leaderboard[["table", "rank", "detector"]].to_numpy().tolist() == [
-        ["main", 1, "vit"], ["main", 2, "median_residual"],
-        ["blur", 1, "vit"], ["blur", 2, "median_residual"]]
+        ["main", 1, "vit"],
+        ["main", 2, "median_residual"],
+        ["blur", 1, "vit"],
+        ["blur", 2, "median_residual"],
+    ]
     assert leaderboard.against_median_residual[0] == "ahead in image_auroc"
     assert compare.EXAMPLE.stat().st_size < 300_000
     with Image.open(compare.EXAMPLE) as image:
@@ -164,10 +206,16 @@ def test_report_stands_alone_and_holds_every_picture(project):
     assert str(project) not in page
 
 
-@pytest.mark.parametrize(("normal", "defects", "masks"), [
-    (3, (), True), (0, ("scratch",) * 3, True), (1, (), True), (1, ("scratch",), True),
-    (3, ("crack", "hole"), False),
-])
+@pytest.mark.parametrize(
+    ("normal", "defects", "masks"),
+    [
+        (3, (), True),
+        (0, ("scratch",) * 3, True),
+        (1, (), True),
+        (1, ("scratch",), True),
+        (3, ("crack", "hole"), False),
+    ],
+)
 def test_one_class_one_image_no_masks(project, normal, defects, masks):
     rows = write_dataset(normal, defects, masks)
     write_detector("padim", rows, masks=masks)

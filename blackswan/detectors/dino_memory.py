@@ -1,0 +1,236 @@
+"""Few-shot detectors on patches of a vision transformer, fitted on one normal image or a few.
+
+`memory` is AnomalyDINO (arXiv 2405.14529): all patches of the reference images are kept, and a
+patch scores its cosine distance to the nearest. `subspace` is SubspaceAD (arXiv 2602.23013): only
+the principal components of those patches are kept, and a patch scores its energy outside of them.
+The image score is the mean of the highest patch scores.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import max_pool2d, normalize
+from tqdm import tqdm
+
+from blackswan.backbones import Backbone, load_backbone
+from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.maps import to_maps
+from blackswan.detectors.patches import (
+    BACKBONE,
+    JSON,
+    Moments,
+    check_memory,
+    finest_grid,
+    load_tensors,
+    save_detector,
+    slices,
+)
+from blackswan.errors import InputError
+from blackswan.neighbors import nearest
+from blackswan.params import Section, load_section
+from blackswan.seeds import generator
+
+MASK_REFERENCES = 8  # images whose patches set the threshold of the mask
+
+
+class Params(Section):
+    """Knobs of the memory bank and of the subspace."""
+
+    backbone: str  # a name of the fetch_weights block
+    layers: list[int]  # averaged, once the patches of each have length 1
+    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
+    method: Literal["memory", "subspace"]
+    references: Annotated[int, Field(ge=1)] | None  # normal images drawn by seed; null takes all
+    rotations: Annotated[int, Field(ge=1, le=360)]  # of a reference, over a full turn; 1: upright
+    mask: Literal["none", "pca"]  # pca: score nothing but the foreground
+    variance: Annotated[float, Field(gt=0, lt=1)]  # of subspace: the share that it keeps
+    top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
+    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
+
+
+class Detector:
+    """Distance of every patch to the patches, or to the subspace, of the references."""
+
+    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+        self.params, self.weights, self.tensors = params, weights, tensors
+        self.backbone = load_backbone(weights, params.layers, params.image_size)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB images, uint8 (H, W, 3), all of one size."""
+        image_scores, maps = [], []
+        for batch in slices(images):
+            patch_scores = self._patch_scores(batch)
+            top = max(1, round(patch_scores[0].numel() * self.params.top_fraction))
+            image_scores.append(patch_scores.flatten(1).topk(top).values.mean(1).numpy())
+            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
+        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+
+    def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return the patch scores (N, h, w), zero outside of the foreground."""
+        grid = finest_grid(self.backbone)
+        patches = _embed(self.backbone, images)  # (N * h * w, D)
+        if self.params.method == "memory":
+            distances, _ = nearest(patches, self.tensors["memory_bank"])
+            scores = distances[:, 0].square() / 2  # 1 - cosine: all patches have length 1
+        else:
+            # The directions that were left out: what they hold needs no reconstruction.
+            outside = (patches - self.tensors["mean"]) @ self.tensors["residual_directions"]
+            scores = outside.square().sum(1)
+        scores = scores.view(len(images), *grid)
+        if self.params.mask == "pca":
+            projection = patches @ self.tensors["mask_direction"]
+            return scores * foreground(projection.view_as(scores), self.tensors["mask_threshold"])
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the tensors, the params, the indices of the references and the backbone."""
+        chosen = {"reference_indices": self.tensors["reference_indices"].tolist()}
+        save_detector(folder, self.params, self.tensors, self.weights, chosen)
+
+
+def fit(images: Images, params: Params, resources: Resources) -> Detector:
+    """Remember the patches, or the subspace, of some normal `images`.
+
+    Raises InputError for layers of different sizes, for fewer images than references, for a memory
+    bank that would not fit in memory and for a subspace that leaves no direction out.
+    """
+    weights = resources.weights / params.backbone
+    backbone = load_backbone(weights, params.layers, params.image_size)
+    if len({*backbone.channels}) > 1:
+        raise InputError(
+            f"dino_memory.layers = {params.layers} have {backbone.channels} channels and cannot be "
+            "averaged; choose one, or the backbone of a vision transformer"
+        )
+    chosen = _choose_references(len(images), params.references, resources.seed)
+    height, width = finest_grid(backbone)
+    positions, dimensions = height * width * params.rotations, backbone.channels[0]
+    keeps = params.method == "memory"
+    total = len(chosen) * positions if keeps else 0
+    check_memory(
+        4 * total * (dimensions + 1) + 32 * dimensions**2,  # the bank; covariance and its vectors
+        f"dino_memory with {total} patches of {dimensions} features",
+        "lower references, rotations or image_size, or choose method: subspace",
+    )
+    bank = torch.empty(total, dimensions)
+    moments = Moments(1, dimensions, full=True)
+    sample = []
+    with torch.inference_mode():
+        for number, patches in enumerate(_reference_patches(images, chosen, params, backbone)):
+            moments.add(patches[None])
+            if keeps:
+                bank[number * positions : (number + 1) * positions] = patches
+            if number < MASK_REFERENCES:
+                sample.append(patches)
+    tensors = {"reference_indices": torch.tensor(chosen)}
+    if keeps:
+        tensors["memory_bank"] = bank
+    else:
+        tensors["mean"] = moments.mean()[0].float()
+        tensors["residual_directions"] = _residual_directions(moments, params.variance)
+    if params.mask == "pca":
+        first = torch.linalg.eigh(moments.covariance()[0]).eigenvectors[:, -1].float()
+        projections = (torch.cat(sample) @ first).view(-1, height, width)
+        tensors["mask_direction"], tensors["mask_threshold"] = _mask(first, projections)
+    return Detector(params, weights, tensors)
+
+
+def load(folder: Path) -> Detector:
+    """Read what `save` wrote."""
+    params = load_section(Params, "params", folder / JSON)
+    return Detector(params, folder / BACKBONE, load_tensors(folder))
+
+
+def foreground(projections: Tensor, threshold: Tensor) -> Tensor:
+    """Return where projections (N, h, w) exceed the threshold, grown by a patch, holes filled.
+
+    An image in which nothing does is all foreground: a missing part must not score zero.
+    """
+    above = (projections > threshold).float()
+    grown = _grow(_grow(above))
+    inside = -_grow(-grown) > 0
+    return inside | ~inside.any(2, keepdim=True).any(1, keepdim=True)
+
+
+def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn an image about its centre; what comes in from outside mirrors what is inside."""
+    height, width = image.shape[:2]
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(
+        image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+
+
+def _choose_references(available: int, wanted: int | None, seed: int) -> list[int]:
+    """Draw the indices of the references, ascending; a larger draw contains a smaller one."""
+    if available < (wanted or 1):
+        raise InputError(
+            f"dino_memory.references = {'null' if wanted is None else wanted} needs at least "
+            f"{wanted or 1} normal images and there are {available}; lower it or add images"
+        )
+    order = generator(seed, "dino_memory", "references").permutation(available)
+    return sorted(order[:wanted].tolist())
+
+
+def _reference_patches(
+    images: Images, chosen: Sequence[int], params: Params, backbone: Backbone
+) -> Iterator[Tensor]:
+    """Yield the patches (P, D) of one reference after the other, in all its rotations."""
+    wanted = set(chosen)
+    references = (
+        image for index, image in enumerate(islice(images, chosen[-1] + 1)) if index in wanted
+    )
+    for image in tqdm(
+        references, desc="fit dino_memory", unit="image", total=len(chosen), disable=None
+    ):
+        turned = [rotate(image, turn * 360 / params.rotations) for turn in range(params.rotations)]
+        yield torch.cat([_embed(backbone, batch) for batch in slices(turned)])
+
+
+def _embed(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
+    """Return the patches (N * h * w, D), of length 1."""
+    layers = [normalize(layer, dim=1) for layer in backbone.embed(images)]
+    # On held-out normal images with synthetic anomalies no worse than joined, and cheaper by L.
+    patches = torch.stack(layers).mean(0).flatten(2).mT.flatten(0, 1)
+    return normalize(patches, dim=1)
+
+
+def _residual_directions(moments: Moments, variance: float) -> Tensor:
+    """Return the principal directions (D, K) that are left when `variance` is kept."""
+    values, vectors = torch.linalg.eigh(moments.covariance()[0])  # ascending
+    values = values.clamp(min=0)
+    left = int((values.cumsum(0) <= (1 - variance) * values.sum()).sum())
+    if left == 0:
+        raise InputError(
+            f"dino_memory.variance = {variance} keeps every direction, so nothing lies outside; "
+            "lower it"
+        )
+    return vectors[:, :left].float().contiguous()  # as load returns it, so that no bit differs
+
+
+def _mask(direction: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
+    """Return direction and threshold of the foreground, given projections (N, h, w) on the first.
+
+    The threshold is Otsu's; the background is what most patches at the border of the images show.
+    """
+    values = projections.flatten().double().sort().values
+    size, below = len(values), values.cumsum(0)[:-1]
+    count = torch.arange(1, size)
+    gap = (below[-1] + values[-1] - below) / (size - count) - below / count
+    split = int((count * (size - count) * gap.square()).argmax())
+    threshold = (values[split] + values[split + 1]).float() / 2
+    border = torch.ones_like(projections, dtype=torch.bool)
+    border[:, 1:-1, 1:-1] = False
+    sign = -1 if (projections[border] > threshold).float().mean() > 0.5 else 1
+    return sign * direction, sign * threshold
+
+
+def _grow(values: Tensor) -> Tensor:
+    return max_pool2d(values, 3, 1, 1)

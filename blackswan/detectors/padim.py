@@ -1,0 +1,164 @@
+"""PaDiM (arXiv 2011.08785): a Gaussian of the normal patch embeddings at every position.
+
+Mean and covariance are summed up in one pass over the images, in float64, so memory depends on the
+grid and on `features` only. The image score is the maximum of the smoothed map, as in anomalib.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from blackswan.backbones import load_backbone
+from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.maps import to_maps
+from blackswan.detectors.patches import (
+    BACKBONE,
+    JSON,
+    Moments,
+    check_features,
+    check_memory,
+    concatenate,
+    finest_grid,
+    load_tensors,
+    normal_batches,
+    save_detector,
+    slices,
+)
+from blackswan.params import Section, load_section
+from blackswan.seeds import generator
+
+POSITIONS = 256  # factorised at once
+
+
+class Params(Section):
+    """Knobs of PaDiM."""
+
+    backbone: str  # a name of the fetch_weights block
+    layers: list[int]  # joined on the grid of the finest
+    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
+    features: Annotated[int, Field(ge=1)] | None  # channels drawn at random; null takes all
+    covariance: Literal["full", "diagonal", "low_rank"]
+    rank: Annotated[
+        int, Field(ge=1)
+    ]  # of low_rank: random orthogonal directions (arXiv 2105.14737)
+    regularization: Annotated[
+        float, Field(gt=0)
+    ]  # epsilon added to every variance; 0.01 in the paper
+    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
+
+
+class Detector:
+    """Mahalanobis distance of every patch to the Gaussian of its position."""
+
+    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+        self.params, self.weights, self.tensors = params, weights, tensors
+        self.backbone = load_backbone(weights, params.layers, params.image_size)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB images, uint8 (H, W, 3), all of one size."""
+        maps = np.concatenate(
+            [
+                to_maps(self._distances(batch), batch[0].shape[:2], self.params.smoothing)
+                for batch in slices(images)
+            ]
+        )
+        return Scores(maps.max(axis=(1, 2)), maps)
+
+    def _distances(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return the Mahalanobis distances (N, h, w)."""
+        grid = finest_grid(self.backbone)
+        embeddings = _embed(
+            self.backbone.embed(images), grid, self.tensors["selection"]
+        )  # (P, N, D)
+        deviations = embeddings - self.tensors["mean"][:, None]
+        whitening = self.tensors["whitening"]
+        if whitening.ndim == 2:  # diagonal
+            white = deviations * whitening[:, None]
+        else:
+            white = deviations @ whitening.mT
+        return white.square().sum(2).sqrt().T.reshape(len(images), *grid)
+
+    def save(self, folder: Path) -> None:
+        """Write the tensors, the params and a copy of the backbone."""
+        save_detector(folder, self.params, self.tensors, self.weights)
+
+
+def fit(images: Images, params: Params, resources: Resources) -> Detector:
+    """Estimate the Gaussians of normal `images`.
+
+    Raises InputError for fewer than two images, for equal images, for more features than the layers
+    have and where the covariances would not fit in memory.
+    """
+    weights = resources.weights / params.backbone
+    backbone = load_backbone(weights, params.layers, params.image_size)
+    features = check_features(params.features, backbone, "padim")
+    grid = finest_grid(backbone)
+    selection = _selection(params, sum(backbone.channels), features, resources.seed)
+    dimensions = selection.shape[-1]
+    full = params.covariance != "diagonal"
+    # sums in float64, then the factors in float32
+    needed = grid[0] * grid[1] * dimensions * (dimensions if full else 1) * 12
+    check_memory(
+        needed,
+        f"padim with {grid[0]} x {grid[1]} positions and {dimensions} features",
+        "lower image_size or features, or choose covariance: low_rank or diagonal",
+    )
+    moments = Moments(grid[0] * grid[1], dimensions, full)
+    with torch.inference_mode():
+        for batch in normal_batches(images, "padim"):
+            moments.add(_embed(backbone.embed(batch), grid, selection))
+    mean, whitening = _gaussians(moments, params.regularization)
+    return Detector(params, weights, {"selection": selection, "mean": mean, "whitening": whitening})
+
+
+def load(folder: Path) -> Detector:
+    """Read what `save` wrote."""
+    params = load_section(Params, "params", folder / JSON)
+    return Detector(params, folder / BACKBONE, load_tensors(folder))
+
+
+def _selection(params: Params, channels: int, features: int, seed: int) -> Tensor:
+    """Draw the channels to keep (D,) or, for low_rank, orthogonal directions in them (C, D)."""
+    rng = generator(seed, "padim", "features")
+    kept = np.sort(rng.choice(channels, features, replace=False))
+    if params.covariance != "low_rank":
+        return torch.from_numpy(kept)
+    directions = np.zeros((channels, min(params.rank, features)), np.float32)
+    directions[kept] = np.linalg.qr(rng.standard_normal((features, directions.shape[1])))[0]
+    return torch.from_numpy(directions)
+
+
+def _embed(layers: Sequence[Tensor], grid: tuple[int, int], selection: Tensor) -> Tensor:
+    """Return the reduced embeddings of every position, (P, N, D)."""
+    if selection.ndim == 1:  # select first: most channels never need to be enlarged
+        first, chosen = 0, []
+        for layer in layers:
+            inside = (selection >= first) & (selection < first + layer.shape[1])
+            chosen.append(layer[:, selection[inside] - first])
+            first += layer.shape[1]
+        layers = chosen
+    embeddings = concatenate(layers, grid, "nearest").flatten(2).permute(2, 0, 1)  # (P, N, C)
+    return embeddings @ selection if selection.ndim == 2 else embeddings.contiguous()
+
+
+def _gaussians(moments: Moments, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return means (P, D) and whitening factors W: W^T W = (covariance + epsilon I)^-1.
+
+    W is the inverse of the Cholesky factor (P, D, D), or 1 / standard deviation (P, D).
+    """
+    mean = moments.mean().float()
+    if not moments.full:
+        return mean, (moments.covariance().clamp_(min=0) + epsilon).rsqrt().float()
+    unit = torch.eye(mean.shape[1], dtype=torch.float64)
+    whitening = torch.empty(moments.products.shape)
+    for start in range(0, len(mean), POSITIONS):
+        part = slice(start, start + POSITIONS)
+        factor = torch.linalg.cholesky(moments.covariance(part) + epsilon * unit)
+        whitening[part] = torch.linalg.solve_triangular(factor, unit, upper=False).float()
+    return mean, whitening

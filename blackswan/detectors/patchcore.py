@@ -1,0 +1,166 @@
+"""PatchCore (arXiv 2106.08265): the distance of every patch to a memory bank of normal patches.
+
+The bank is a greedy coreset of all normal patch embeddings, its neighbours are exact, and the image
+score is the largest patch distance, weighted by how alone its neighbour is there (equation 7).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from blackswan.backbones import load_backbone
+from blackswan.coreset import Projection, coreset_size, k_center, random_directions
+from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.maps import to_maps
+from blackswan.detectors.patches import (
+    BACKBONE,
+    JSON,
+    check_features,
+    check_memory,
+    concatenate,
+    finest_grid,
+    load_tensors,
+    normal_batches,
+    save_detector,
+    slices,
+)
+from blackswan.errors import InputError
+from blackswan.neighbors import nearest
+from blackswan.params import Section, load_section
+from blackswan.seeds import generator
+
+
+class Params(Section):
+    """Knobs of PatchCore."""
+
+    backbone: str  # a name of the fetch_weights block
+    layers: list[int]  # joined on the grid of the finest
+    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
+    neighborhood: int  # side of the patches that are averaged, odd; 3 in the paper
+    features: (
+        Annotated[int, Field(ge=1)] | None
+    )  # dimensions after a random projection; null keeps all
+    projection: Projection
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of all patches, kept in the memory bank
+    neighbors: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves image scores unweighted
+    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
+
+    @field_validator("neighborhood")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value < 1 or value % 2 == 0:
+            raise ValueError("must be an odd number")
+        return value
+
+
+class Detector:
+    """Distance of every patch to its nearest neighbour in the memory bank."""
+
+    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+        self.params, self.weights, self.tensors = params, weights, tensors
+        self.backbone = load_backbone(weights, params.layers, params.image_size)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB images, uint8 (H, W, 3), all of one size."""
+        image_scores, maps = [], []
+        for batch in slices(images):
+            patch_scores, scores = self._distances(batch)
+            image_scores.append(scores.numpy())
+            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
+        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+
+    def _distances(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Return patch scores (N, h, w) and image scores (N,)."""
+        grid = finest_grid(self.backbone)
+        layers = self.backbone.embed(images)
+        patches = _embed(layers, grid, self.params.neighborhood, self.tensors.get("directions"))
+        bank = self.tensors["memory_bank"]
+        distances, found = nearest(patches.flatten(0, 1), bank)
+        distances, found = distances.view(len(images), -1), found.view(len(images), -1)  # (N, P)
+        farthest, position = distances.max(1)
+        if self.params.neighbors > 1:
+            rows = torch.arange(len(images))
+            query, neighbor = (
+                patches[rows, position],
+                bank[found[rows, position]],
+            )  # m_test, m* of eq. 6
+            _, around = nearest(neighbor, bank, self.params.neighbors)  # N_b(m*), m* among them
+            spread = (query[:, None] - bank[around]).norm(dim=2)  # (N, b)
+            # exp(s*) / sum(exp(spread)), without overflow
+            farthest = farthest * (1 - (farthest - spread.logsumexp(1)).exp())
+        return distances.view(len(images), *grid), farthest
+
+    def save(self, folder: Path) -> None:
+        """Write the tensors, the params and a copy of the backbone."""
+        save_detector(folder, self.params, self.tensors, self.weights)
+
+
+def fit(images: Images, params: Params, resources: Resources) -> Detector:
+    """Fill the memory bank with the coreset of the patches of normal `images`.
+
+    Raises InputError for fewer than two images, for equal images, for more features than the layers
+    have, for a bank smaller than `neighbors` and where the patches would not fit in memory.
+    """
+    weights = resources.weights / params.backbone
+    backbone = load_backbone(weights, params.layers, params.image_size)
+    features = check_features(params.features, backbone, "patchcore")
+    grid = finest_grid(backbone)
+    positions = grid[0] * grid[1]
+    total = len(images) * positions
+    kept = coreset_size(total, params.coreset_ratio)
+    if kept < params.neighbors:
+        raise InputError(
+            f"patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {total} patches, "
+            f"fewer than patchcore.neighbors = {params.neighbors}; raise the one or lower the other"
+        )
+    # all patches with two norms each, and the bank
+    check_memory(
+        4 * (total * (features + 2) + kept * features),
+        f"patchcore with {total} patches of {features} features",
+        "lower image_size or features, or fit on fewer images",
+    )
+
+    channels = sum(backbone.channels)
+    tensors: dict[str, Tensor] = {}
+    if features < channels:
+        rng = generator(resources.seed, "patchcore", "projection")
+        tensors["directions"] = random_directions(channels, features, params.projection, rng)
+    patches = torch.empty(total, features)
+    filled = 0
+    with torch.inference_mode():
+        for batch in normal_batches(images, "patchcore"):
+            size = len(batch) * positions
+            layers = backbone.embed(batch)
+            embedded = _embed(layers, grid, params.neighborhood, tensors.get("directions"))
+            patches[filled : filled + size] = embedded.flatten(0, 1)
+            filled += size
+        start = int(generator(resources.seed, "patchcore", "coreset").integers(total))
+        tensors["memory_bank"] = patches[k_center(patches, kept, start)]
+    return Detector(params, weights, tensors)
+
+
+def load(folder: Path) -> Detector:
+    """Read what `save` wrote."""
+    params = load_section(Params, "params", folder / JSON)
+    return Detector(params, folder / BACKBONE, load_tensors(folder))
+
+
+def _embed(
+    layers: Sequence[Tensor], grid: tuple[int, int], neighborhood: int, directions: Tensor | None
+) -> Tensor:
+    """Return the neighbourhood-aware patch embeddings (N, P, D) of equation 2."""
+    if neighborhood > 1:
+        # Only patches that exist are averaged; zeros would make the border look unlike the rest.
+        layers = [
+            avg_pool2d(layer, neighborhood, 1, neighborhood // 2, count_include_pad=False)
+            for layer in layers
+        ]
+    patches = concatenate(layers, grid, "bilinear").flatten(2).mT  # (N, P, C)
+    return patches @ directions if directions is not None else patches

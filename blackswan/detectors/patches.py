@@ -1,0 +1,161 @@
+"""What the detectors on patch embeddings share: reading normal images, one grid, memory, files."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from blackswan.backbones import Backbone
+from blackswan.detectors.interface import Images
+from blackswan.errors import InputError
+from blackswan.outputs import replace_file
+from blackswan.params import Section
+
+BATCH = 8  # images embedded at once: bounds memory, changes no result
+TENSORS, JSON, BACKBONE = "detector.safetensors", "detector.json", "backbone"
+
+
+def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
+    """Yield the images in batches, with a progress bar.
+
+    Raises InputError for fewer than two images and, at the end, where all of them were equal: they
+    have no variance to learn, and a detector fitted on them would call any other image anomalous.
+    """
+    if len(images) < 2:
+        raise InputError(
+            f"{name} needs at least 2 normal images to learn from, there is {len(images)}; add more"
+        )
+    first, differ = None, False
+    batch: list[np.ndarray] = []
+    for image in tqdm(images, desc=f"fit {name}", unit="image", total=len(images), disable=None):
+        first = image if first is None else first
+        differ = differ or not np.array_equal(image, first)
+        batch.append(image)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+    if not differ:
+        raise InputError(
+            f"all {len(images)} normal images are equal, {name} cannot learn how they vary; "
+            "take images of different parts or times"
+        )
+
+
+def slices(images: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Cut images to score into batches that fit in memory."""
+    return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+
+
+def finest_grid(backbone: Backbone) -> tuple[int, int]:
+    """Return the (h, w) of the layer with the most patches."""
+    return max(backbone.grids)
+
+
+def concatenate(
+    layers: Sequence[Tensor], grid: tuple[int, int], mode: Literal["nearest", "bilinear"]
+) -> Tensor:
+    """Bring layers (N, C_k, h_k, w_k) to one grid (h, w) and join their channels: (N, C, h, w)."""
+    options = {} if mode == "nearest" else {"align_corners": False}
+    return torch.cat(
+        [
+            layer if layer.shape[2:] == grid else interpolate(layer, grid, mode=mode, **options)
+            for layer in layers
+        ],
+        1,
+    )
+
+
+def check_features(features: int | None, backbone: Backbone, name: str) -> int:
+    """Return how many dimensions to keep (None: all); raises InputError for more than there are."""
+    channels = sum(backbone.channels)
+    if features is not None and features > channels:
+        raise InputError(
+            f"{name}.features = {features} exceeds the {channels} channels of the layers "
+            f"{backbone.layers}; lower it or add a layer"
+        )
+    return features or channels
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise InputError where `needed` bytes are more than this machine has available."""
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise InputError(
+            f"{what} needs {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
+            f"available; {remedy}"
+        )
+
+
+def save_detector(
+    folder: Path,
+    params: Section,
+    tensors: dict[str, Tensor],
+    weights: Path,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Write detector.safetensors, detector.json and a copy of the backbone's folder.
+
+    `facts` stand in detector.json beside the params, for people to read.
+    """
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+    with replace_file(folder / JSON) as partial:  # write_json would round what scoring depends on
+        content = {"params": params.model_dump(), **(facts or {})}
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+    shutil.copytree(weights, folder / BACKBONE, copy_function=shutil.copyfile)
+
+
+def load_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors of `save_detector`; raises InputError where they are missing or broken."""
+    try:
+        return load_file(folder / TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder / TENSORS} cannot be read ({error}); fit the detector again"
+        ) from None
+
+
+class Moments:
+    """Streaming mean and covariance at every position, about the mean of the first batch."""
+
+    def __init__(self, positions: int, dimensions: int, full: bool) -> None:
+        shape = (positions, dimensions, dimensions) if full else (positions, dimensions)
+        self.count, self.full = 0, full
+        self.origin: Tensor | None = None  # (P, D); near the mean, so that squares do not cancel
+        self.sums = torch.zeros(positions, dimensions, dtype=torch.float64)
+        self.products = torch.zeros(shape, dtype=torch.float64)
+
+    def add(self, embeddings: Tensor) -> None:
+        """Add embeddings (P, N, D)."""
+        values = embeddings.double()
+        if self.origin is None:
+            self.origin = values.mean(1)
+        values -= self.origin[:, None]
+        self.count += values.shape[1]
+        self.sums += values.sum(1)
+        if self.full:
+            self.products.baddbmm_(values.mT, values)
+        else:
+            self.products += values.square().sum(1)
+
+    def mean(self) -> Tensor:
+        """Return the means (P, D), float64."""
+        assert self.origin is not None
+        return self.origin + self.sums / self.count
+
+    def covariance(self, positions: slice = slice(None)) -> Tensor:
+        """Return the covariances (P, D, D) of some positions, or the variances (P, D), float64."""
+        shift = self.sums[positions] / self.count
+        outer = shift[:, :, None] * shift[:, None] if self.full else shift.square()
+        return (self.products[positions] - self.count * outer) / (self.count - 1)

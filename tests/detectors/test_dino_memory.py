@@ -1,0 +1,248 @@
+import json
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from tiny_weights import write_weights
+
+from blackswan.detectors import dino_memory, patches
+from blackswan.detectors.interface import Resources
+from blackswan.errors import InputError
+
+SETTINGS = {
+    "backbone": "tiny",
+    "layers": [1, 2],
+    "image_size": 112,
+    "method": "memory",
+    "references": 4,
+    "rotations": 1,
+    "mask": "none",
+    "variance": 0.99,
+    "top_fraction": 0.01,
+    "smoothing": 4 / 224,
+}
+METHODS = pytest.mark.parametrize("method", ["memory", "subspace"])
+
+
+def settings(**changes):
+    return dino_memory.Params(**{**SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def images():
+    """20 noisy pictures of two-coloured tiles, of another shape than the backbone's input."""
+    rng = np.random.default_rng(0)
+    tiles = np.where(rng.random((12, 14, 1)) < 0.3, [150, 160, 170], [80, 70, 60])
+    pattern = tiles.repeat(8, 0).repeat(8, 1)  # (96, 112, 3)
+    return [
+        np.clip(pattern + rng.normal(0, 4, pattern.shape), 0, 255).astype(np.uint8)
+        for _ in range(20)
+    ]
+
+
+@pytest.fixture(scope="module")
+def painted(images):
+    """One picture with a red square in rows 28 to 55 and columns 56 to 83."""
+    image = images[-1].copy()
+    image[28:56, 56:84] = (255, 0, 0)
+    return image
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder / "tiny", "dinov2")
+    return Resources(validation=[], weights=folder, checkpoints=folder, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "references", "mask"),
+    [
+        ("memory", 1, "none"),
+        ("memory", None, "pca"),
+        ("subspace", 1, "none"),
+        ("subspace", None, "pca"),
+    ],
+)
+def test_a_painted_square_scores_higher_and_the_map_peaks_inside(
+    images, painted, resources, method, references, mask
+):
+    chosen = settings(method=method, references=references, mask=mask)
+    scores = dino_memory.fit(images[:16], chosen, resources).score([*images[16:], painted])
+    assert scores.anomaly_maps.shape == (5, 96, 112)
+    assert scores.anomaly_maps.dtype == scores.image_scores.dtype == np.float32
+    assert scores.image_scores[-1] > 1.5 * scores.image_scores[:-1].max()
+    row, column = np.unravel_index(scores.anomaly_maps[-1].argmax(), (96, 112))
+    assert 28 <= row < 56
+    assert 56 <= column < 84
+
+
+def test_memory_scores_are_cosine_distances(images, painted, resources):
+    detector = dino_memory.fit(images, settings(references=2), resources)
+
+    def embed(image):
+        layers = [
+            layer[0].flatten(1).T.double().numpy() for layer in detector.backbone.embed([image])
+        ]
+        return sum(layer / np.linalg.norm(layer, axis=1, keepdims=True) for layer in layers)
+
+    chosen = detector.tensors["reference_indices"].tolist()
+    bank = np.concatenate([embed(images[index]) for index in chosen])
+    expected = cdist(embed(painted), bank, "cosine").min(1)
+    scores = detector._patch_scores([painted]).flatten().numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    top = dino_memory.fit(images, settings(references=2, top_fraction=0.05), resources)
+    assert top.score([painted]).image_scores[0] == pytest.approx(
+        np.sort(expected)[-3:].mean(), abs=1e-6
+    )  # 5 % of 64 patches
+    np.testing.assert_allclose(detector.score([images[chosen[0]]]).image_scores, 0, atol=1e-6)
+
+
+def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
+    detector = dino_memory.fit(images, settings(method="subspace", references=5), resources)
+    references = [images[index] for index in detector.tensors["reference_indices"]]
+    samples = dino_memory._embed(detector.backbone, references).double().numpy()
+    queries = dino_memory._embed(detector.backbone, [painted]).double().numpy()
+    centre = samples.mean(0)
+    _, spread, directions = np.linalg.svd(samples - centre, full_matrices=False)
+    share = np.cumsum(spread**2) / (spread**2).sum()
+    kept = directions[: int(np.argmax(share >= 0.99)) + 1]
+    residual = (queries - centre) - (queries - centre) @ kept.T @ kept
+    assert detector.tensors["residual_directions"].shape == (24, 24 - len(kept))
+    np.testing.assert_allclose(
+        detector._patch_scores([painted]).flatten().numpy(), (residual**2).sum(1), atol=1e-6
+    )
+    assert "memory_bank" not in detector.tensors
+
+
+def test_references_are_drawn_by_seed_and_written_down(images, resources, tmp_path):
+    draws = [
+        dino_memory.fit(images, settings(references=count), resources).tensors["reference_indices"]
+        for count in (1, 2, 4, 8, None)
+    ]
+    assert [len(draw) for draw in draws] == [1, 2, 4, 8, 20]
+    for smaller, larger in pairwise(draws):
+        assert set(smaller.tolist()) < set(larger.tolist())
+    assert draws[-1].tolist() == list(range(20))
+    other = Resources([], resources.weights, resources.checkpoints, seed=1)
+    detector = dino_memory.fit(images, settings(), other)
+    detector.save(tmp_path)
+    written = json.loads((tmp_path / "detector.json").read_text())["reference_indices"]
+    assert written == sorted(written)
+    assert len(written) == 4
+    assert written != draws[2].tolist()
+    bank = dino_memory._embed(detector.backbone, [images[index] for index in written])
+    torch.testing.assert_close(detector.tensors["memory_bank"], bank, atol=1e-6, rtol=0)
+
+
+@METHODS
+def test_batches_and_threads_agree(images, painted, resources, method):
+    detector = dino_memory.fit(images, settings(method=method, mask="pca"), resources)
+    queries = [*images[:15], painted]
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count, size in [(1, 1), (1, 4), (1, 16), (2, 1), (2, 16)]:
+            torch.set_num_threads(count)
+            parts = [detector.score(queries[start : start + size]) for start in range(0, 16, size)]
+            results.append(
+                (
+                    np.concatenate([part.image_scores for part in parts]),
+                    np.concatenate([part.anomaly_maps for part in parts]),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for scores, maps in results[1:]:
+        np.testing.assert_allclose(scores, results[0][0], atol=1e-5)
+        np.testing.assert_allclose(maps, results[0][1], atol=1e-5)
+
+
+@METHODS
+def test_a_loaded_model_and_a_second_fit_give_the_same_scores(
+    images, painted, resources, method, tmp_path
+):
+    chosen = settings(method=method, mask="pca", rotations=2)
+    detector = dino_memory.fit(images, chosen, resources)
+    detector.save(tmp_path)
+    loaded, again = dino_memory.load(tmp_path), dino_memory.fit(images, chosen, resources)
+    assert loaded.params == detector.params
+    expected = detector.score([images[0], painted])
+    for other in (loaded, again):
+        scores = other.score([images[0], painted])
+        np.testing.assert_array_equal(scores.image_scores, expected.image_scores)
+        np.testing.assert_array_equal(scores.anomaly_maps, expected.anomaly_maps)
+
+
+def test_rotations_recognise_a_turned_part(images, resources):
+    square = [image[:, :96] for image in images]
+    turned = [np.rot90(image).copy() for image in square]
+    upright = dino_memory.fit(square[:10], settings(), resources).score(turned[10:])
+    rotated = dino_memory.fit(square[:10], settings(rotations=4), resources)
+    assert rotated.tensors["memory_bank"].shape == (4 * 4 * 64, 24)
+    assert rotated.score(turned[10:]).image_scores.max() < upright.image_scores.min() / 2
+    np.testing.assert_array_equal(dino_memory.rotate(square[0], 90), turned[0])
+
+
+def test_the_mask_keeps_what_the_border_does_not_show():
+    direction = torch.tensor([1.0, 0.0])
+    projections = torch.zeros(2, 10, 10)
+    projections[:, 4:6, 4:6] = -1  # the part lies on the negative side of the first component
+    kept, threshold = dino_memory._mask(direction, projections)
+    assert kept.tolist() == [-1, 0]
+    assert threshold.item() == 0.5
+    inside = dino_memory.foreground(-projections, threshold)
+    assert inside.sum((1, 2)).tolist() == [16, 16]  # grown by one patch on each side
+    assert inside[0, 3:7, 3:7].all()
+    ring = torch.zeros(1, 9, 9)
+    ring[0, 2:7, 2:7] = 1
+    ring[0, 4, 4] = 0
+    assert dino_memory.foreground(ring, threshold)[0, 1:8, 1:8].all()
+    assert dino_memory.foreground(torch.zeros(1, 10, 10), threshold).all()  # the part is missing
+
+
+def test_background_scores_zero_with_a_mask(resources):
+    rng = np.random.default_rng(3)
+
+    def draw():
+        image = np.full((112, 112, 3), 40, np.uint8)
+        image[42:70, 42:70] = 200
+        return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+
+    stained = draw()
+    stained[0:14, 0:14] = (255, 0, 0)
+    fitted = [draw() for _ in range(4)]
+    masked = dino_memory.fit(fitted, settings(mask="pca", smoothing=0), resources)
+    whole = dino_memory.fit(fitted, settings(smoothing=0), resources)
+    assert masked._patch_scores([stained])[0, 0, 0] == 0
+    assert whole._patch_scores([stained])[0, 0, 0] > 0
+    assert (masked._patch_scores([stained])[0, 3:5, 3:5] > 0).all()
+
+
+def test_equal_images_are_enough(images, painted, resources):
+    detector = dino_memory.fit([images[0]] * 3, settings(references=None), resources)
+    scores = detector.score([images[0], painted]).image_scores
+    assert scores[0] == pytest.approx(0, abs=1e-6)
+    assert scores[1] > 1e-3
+
+
+def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
+    with pytest.raises(InputError, match="references = 21 needs at least 21 normal images and"):
+        dino_memory.fit(images, settings(references=21), resources)
+    with pytest.raises(InputError, match="references = null needs at least 1 normal images and"):
+        dino_memory.fit([], settings(references=None), resources)
+    with pytest.raises(InputError, match="keeps every direction, so nothing lies outside"):
+        dino_memory.fit(images, settings(method="subspace", variance=1 - 1e-12), resources)
+    with monkeypatch.context() as changed:
+        changed.setattr(
+            patches.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
+        )
+        with pytest.raises(InputError, match="256 patches of 24 features needs"):
+            dino_memory.fit(images, settings(), resources)
+    pyramid = SimpleNamespace(channels=[16, 24])  # as of a convolutional network
+    monkeypatch.setattr(dino_memory, "load_backbone", lambda *_: pyramid)
+    with pytest.raises(InputError, match=r"\[16, 24\] channels and cannot be averaged"):
+        dino_memory.fit(images, settings(), resources)

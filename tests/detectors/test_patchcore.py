@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from tiny_weights import write_weights
+
+from blackswan.detectors import patchcore, patches
+from blackswan.detectors.interface import Resources
+from blackswan.errors import InputError
+
+SETTINGS = {
+    "backbone": "tiny",
+    "layers": [1, 2],
+    "image_size": 112,
+    "neighborhood": 3,
+    "features": 32,
+    "projection": "gaussian",
+    "coreset_ratio": 0.1,
+    "neighbors": 9,
+    "smoothing": 4 / 224,
+}
+
+
+def settings(**changes):
+    return patchcore.Params(**{**SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def images():
+    """40 noisy pictures of one pattern, of another shape than the backbone's input."""
+    rng = np.random.default_rng(0)
+    pattern = rng.integers(60, 180, (12, 14, 3)).repeat(8, 0).repeat(8, 1)  # (96, 112, 3)
+    return [
+        np.clip(pattern + rng.normal(0, 8, pattern.shape), 0, 255).astype(np.uint8)
+        for _ in range(40)
+    ]
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder / "tiny", "dinov2")
+    return Resources(validation=[], weights=folder, checkpoints=folder, seed=0)
+
+
+@pytest.fixture(scope="module")
+def detector(images, resources):
+    return patchcore.fit(images[:30], settings(), resources)
+
+
+def test_the_memory_bank_holds_the_ratio_of_normal_patches(images, resources, detector):
+    assert detector.tensors["memory_bank"].shape == (
+        192,
+        32,
+    )  # a tenth of 30 images of 8 x 8 patches
+    everything = patchcore.fit(images[:3], settings(features=None, coreset_ratio=1.0), resources)
+    assert "directions" not in everything.tensors
+    bank = everything.tensors["memory_bank"]
+    layers = everything.backbone.embed(images[:3])
+    assert bank.shape == (192, 48)
+    expected = patchcore._embed(layers, (8, 8), 3, None).flatten(0, 1)
+    torch.testing.assert_close(
+        bank.sort(dim=0).values, expected.sort(dim=0).values, atol=1e-5, rtol=1e-5
+    )
+    np.testing.assert_allclose(everything.score(images[:3]).image_scores, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("neighbors", [1, 9])
+def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resources, neighbors):
+    detector = patchcore.fit(images[:30], settings(neighbors=neighbors), resources)
+    painted = images[30].copy()
+    painted[28:56, 56:84] = (255, 0, 0)
+    scores = detector.score([*images[30:], painted])
+    assert scores.anomaly_maps.shape == (11, 96, 112)
+    assert scores.anomaly_maps.dtype == scores.image_scores.dtype == np.float32
+    assert scores.image_scores[-1] > 1.5 * scores.image_scores[:-1].max()
+    row, column = np.unravel_index(scores.anomaly_maps[-1].argmax(), (96, 112))
+    assert 28 <= row < 56
+    assert 56 <= column < 84
+
+
+def test_neighborhood_is_the_mean_of_the_patches_that_exist():
+    layer = torch.arange(9.0).view(1, 1, 3, 3)
+    patches_ = patchcore._embed([layer], (3, 3), 3, None)
+    assert patches_[0, :, 0].tolist() == [2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0]
+    assert patchcore._embed([layer], (3, 3), 1, None)[0, :, 0].tolist() == list(range(9))
+
+
+def test_image_scores_follow_equation_7_for_every_image_of_a_batch(images, detector):
+    bank = detector.tensors["memory_bank"].double().numpy()
+    layers = detector.backbone.embed(images[30:34])
+    embedded = patchcore._embed(layers, (8, 8), 3, detector.tensors["directions"]).double().numpy()
+    expected = []
+    for image in embedded:
+        distances = np.linalg.norm(image[:, None] - bank, axis=2)  # (P, M)
+        patch = distances.min(1).argmax()
+        nearest = distances[patch].argmin()
+        around = np.argsort(np.linalg.norm(bank - bank[nearest], axis=1), kind="stable")[:9]
+        weight = 1 - np.exp(distances[patch, nearest]) / np.exp(distances[patch, around]).sum()
+        expected.append(weight * distances[patch, nearest])
+    np.testing.assert_allclose(detector.score(images[30:34]).image_scores, expected, rtol=1e-5)
+
+
+def test_batches_and_threads_agree(images, detector):
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count, size in [(1, 1), (1, 4), (1, 16), (2, 16)]:
+            torch.set_num_threads(count)
+            parts = [detector.score(images[start : start + size]) for start in range(0, 16, size)]
+            results.append(
+                (
+                    np.concatenate([part.image_scores for part in parts]),
+                    np.concatenate([part.anomaly_maps for part in parts]),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for scores, maps in results[1:]:
+        np.testing.assert_allclose(scores, results[0][0], atol=1e-5)
+        np.testing.assert_allclose(maps, results[0][1], atol=1e-5)
+
+
+def test_same_seed_same_result_and_another_seed_another(images, resources, detector):
+    again = patchcore.fit(images[:30], settings(), resources)
+    assert torch.equal(again.tensors["memory_bank"], detector.tensors["memory_bank"])
+    other = Resources([], resources.weights, resources.checkpoints, seed=1)
+    assert not torch.equal(
+        patchcore.fit(images[:30], settings(), other).tensors["memory_bank"],
+        detector.tensors["memory_bank"],
+    )
+
+
+def test_a_loaded_model_needs_only_its_folder(images, detector, tmp_path):
+    detector.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "backbone",
+        "detector.json",
+        "detector.safetensors",
+    ]
+    loaded = patchcore.load(tmp_path)
+    assert loaded.params == detector.params
+    ours, theirs = loaded.score(images[:3]), detector.score(images[:3])
+    np.testing.assert_array_equal(ours.anomaly_maps, theirs.anomaly_maps)
+    np.testing.assert_array_equal(ours.image_scores, theirs.image_scores)
+
+
+def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
+    with pytest.raises(InputError, match="patchcore.features = 49 exceeds the 48 channels"):
+        patchcore.fit(images, settings(features=49), resources)
+    with pytest.raises(
+        InputError, match="keeps 3 of 2560 patches, fewer than patchcore.neighbors = 9"
+    ):
+        patchcore.fit(images, settings(coreset_ratio=0.001), resources)
+    with pytest.raises(InputError, match="at least 2 normal images"):
+        patchcore.fit(images[:1], settings(coreset_ratio=0.5), resources)
+    with pytest.raises(InputError, match="all 9 normal images are equal"):
+        patchcore.fit([images[0]] * 9, settings(), resources)
+    monkeypatch.setattr(
+        patches.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
+    )
+    with pytest.raises(InputError, match="lower image_size or features, or fit on fewer images"):
+        patchcore.fit(images, settings(), resources)

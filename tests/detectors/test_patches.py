@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from blackswan.detectors import patches
+from blackswan.detectors.patches import check_memory, concatenate, normal_batches
+from blackswan.errors import InputError
+
+
+def test_layers_join_on_the_given_grid():
+    fine, coarse = torch.arange(16.0).view(1, 1, 4, 4), torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+    nearest = concatenate([fine, coarse], (4, 4), "nearest")
+    assert torch.equal(nearest[0, 0], fine[0, 0])
+    assert nearest[0, 1, 0].tolist() == [0, 0, 1, 1]
+    assert concatenate([fine, coarse], (4, 4), "bilinear")[0, 1, 0].tolist() == [0, 0.25, 0.75, 1]
+
+
+def test_images_come_in_batches():
+    images = [np.full((2, 2, 3), value, np.uint8) for value in range(19)]
+    batches = list(normal_batches(images, "padim"))
+    assert [len(batch) for batch in batches] == [8, 8, 3]
+    assert [image[0, 0, 0] for batch in batches for image in batch] == list(range(19))
+
+
+def test_too_few_or_equal_images_are_refused():
+    image = np.zeros((2, 2, 3), np.uint8)
+    with pytest.raises(
+        InputError, match="padim needs at least 2 normal images to learn from, there is 1"
+    ):
+        list(normal_batches([image], "padim"))
+    with pytest.raises(InputError, match="all 12 normal images are equal"):
+        list(normal_batches([image] * 12, "padim"))
+
+
+def test_memory_is_checked_before_it_is_used(monkeypatch):
+    available = type("Memory", (), {"available": 2_000_000_000})()
+    monkeypatch.setattr(patches.psutil, "virtual_memory", lambda: available)
+    check_memory(1_900_000_000, "padim", "lower features")
+    with pytest.raises(
+        InputError, match="padim needs 2.1 GB of memory and 2.0 GB are available; lower features"
+    ):
+        check_memory(2_100_000_000, "padim", "lower features")

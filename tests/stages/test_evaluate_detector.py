@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from blackswan.dataset import Split
+from blackswan.detectors import median_residual
+from blackswan.images import decode_image
+
+NAME = "median_residual"
+METRICS = f"metrics/detectors/{NAME}.json"
+CURVES = f"metrics/curves/{NAME}"
+SCORES = f"data/scores/{NAME}"
+
+
+def result(project):
+    return json.loads((project.root / METRICS).read_text())
+
+
+def scores(project):
+    return pd.read_parquet(project.root / SCORES / "scores.parquet")
+
+
+def detector_scores(project, split):
+    detector = median_residual.load(project.root / f"data/models/{NAME}")
+    rows = list(Split(project.root / "data/dataset", split))
+    return rows, detector.score([decode_image(row.image) for row in rows])
+
+
+def test_files(finished):
+    written = [*finished.outputs(SCORES, CURVES), *finished.outputs("metrics/detectors")]
+    assert sorted(written) == sorted(
+        [
+            *(f"{CURVES}/{name}.csv" for name in ("precision_recall", "pro", "roc")),
+            METRICS,
+            METRICS.replace("median_residual", "padim"),
+            f"{SCORES}/maps.parquet",
+            f"{SCORES}/scores.parquet",
+        ]
+    )
+
+
+def test_scores_and_maps_are_those_of_the_detector(finished):
+    rows, expected = detector_scores(finished, "test")
+    table = scores(finished)
+    assert table.path.tolist() == [row.path for row in rows]
+    assert table.label.tolist() == [row.label for row in rows]
+    assert np.array_equal(table.image_score.to_numpy(np.float32), expected.image_scores)
+    maps = pd.read_parquet(finished.root / SCORES / "maps.parquet")
+    assert maps.path.tolist() == table.path.tolist()
+    assert set(zip(maps.height, maps.width, strict=True)) == {(32, 32)}
+    stored = np.stack([np.frombuffer(data, "<f4").reshape(32, 32) for data in maps.anomaly_map])
+    assert np.array_equal(stored, expected.anomaly_maps)
+
+
+def test_the_threshold_is_that_of_validation_normals(finished):
+    rows, expected = detector_scores(finished, "validation")
+    normal = np.sort(expected.image_scores[[row.label == 0 for row in rows]])
+    assert len(normal) == 9
+    found = result(finished)
+    # alpha 0.2 of 9 + 1: two p-values may alarm, so the second largest is the threshold.
+    assert found["threshold"] == pytest.approx(normal[7], rel=1e-5)
+    assert found["threshold_from"].startswith("9 normal ")
+    assert found["threshold_from"].endswith("alpha 0.2")
+    table = scores(finished)
+    assert table.flagged.tolist() == (table.image_score > normal[7]).tolist()
+    assert table.flagged.tolist() == (table.p_value <= 0.2).tolist()
+    above = [(1 + (normal >= score).sum()) / 10 for score in table.image_score]
+    assert table.p_value.tolist() == pytest.approx(above)
+
+
+def test_the_colour_scale_is_that_of_validation(finished):
+    rows, expected = detector_scores(finished, "validation")
+    peaks = expected.anomaly_maps.max(axis=(1, 2))
+    normal = np.array([row.label == 0 for row in rows])
+    scale = result(finished)["heatmap"]
+    assert scale["threshold"] == pytest.approx(np.sort(peaks[normal])[7], rel=1e-5)
+    assert scale["top"] == pytest.approx(np.median(peaks[~normal]), rel=1e-5)
+
+
+def test_unseen_generators_have_tables_of_their_own(finished):
+    found, table = result(finished), scores(finished)
+    assert sorted(found["unseen"]) == ["cut_paste", "perlin_texture"]
+    assert sorted(set(table.table)) == ["cut_paste", "main", "perlin_texture"]
+    assert (found["n_normal"], found["n_anomalous"]) == (6, 6)
+    for name, numbers in [("main", found), *found["unseen"].items()]:
+        chosen = table[(table.table == name) | (table.label == 0)]
+        assert numbers["image_auroc"] == pytest.approx(
+            roc_auc_score(chosen.label, chosen.image_score), abs=1e-6
+        )
+        assert numbers["image_auroc_low"] <= numbers["image_auroc"] <= numbers["image_auroc_high"]
+        assert numbers["false_positive_rate"] == pytest.approx(
+            chosen.flagged[chosen.label == 0].mean(), abs=1e-6
+        )
+        assert numbers["recall"] == pytest.approx(
+            chosen.flagged[chosen.label == 1].mean(), abs=1e-6
+        )
+    assert "expected_calibration_error" not in found  # residuals are no probabilities
+    assert found["image_auroc"] > 0.9
+
+
+def test_twice_the_same_bytes(tiny_project):
+    before = tiny_project.outputs()
+    printed = tiny_project.run("evaluate_detector", NAME)
+    assert tiny_project.outputs() == before
+    assert printed.startswith(f"{NAME}: image_auroc ")
+    assert printed.count("\n") == 1
+
+
+def test_the_batch_size_changes_no_score(tiny_project):
+    before = scores(tiny_project)
+    metrics = result(tiny_project)
+    tiny_project.set(evaluate__batch_size=5)
+    tiny_project.run("evaluate_detector", NAME)
+    pd.testing.assert_frame_equal(scores(tiny_project), before)
+    assert result(tiny_project) == metrics
+
+
+def test_an_mvtec_tree_has_a_row_for_each_defect(tiny_project, mvtec_tree):
+    tiny_project.set(source__path=str(mvtec_tree), evaluate__alpha=0.3)
+    tiny_project.run_chain()
+    tiny_project.run("fit_baseline")
+    tiny_project.run("evaluate_detector", NAME)
+    found = result(tiny_project)
+    assert [(row["defect"], row["n"]) for row in found["defects"]] == [
+        ("hole", 2),
+        ("scratch", 3),
+        ("stain", 2),
+    ]
+    assert found["unseen"] == {}
+    assert (found["n_normal"], found["n_anomalous"]) == (4, 7)
+    assert 0 < found["pixel_auroc"] <= 1
+
+
+def test_without_masks_pixel_metrics_are_absent_not_zero(tiny_project, mvtec_tree):
+    folder = tiny_project.root / "data/raw/photos"
+    for kind, source in {"normal": "train/good", "anomaly": "test/scratch"}.items():
+        (folder / kind).mkdir(parents=True)
+        for path in (mvtec_tree / source).iterdir():
+            (folder / kind / path.name).write_bytes(path.read_bytes())
+    tiny_project.set(
+        source__path="data/raw/photos", extract_frames__folder__masks="", evaluate__alpha=0.3
+    )
+    tiny_project.run_chain()
+    tiny_project.run("fit_baseline")
+    tiny_project.run("evaluate_detector", NAME)
+    found = result(tiny_project)
+    assert (found["n_normal"], found["n_anomalous"]) == (4, 3)
+    assert [key for key in found if key.startswith("pixel")] == []
+    assert "image_auroc" in found
+
+
+def test_an_alpha_that_validation_cannot_support_is_refused(tiny_project):
+    tiny_project.set(evaluate__alpha=0.05)
+    message = tiny_project.refuse("evaluate_detector", NAME)
+    assert "evaluate.alpha = 0.05 is too small for 9 held-out normal images" in message
+    assert "the smallest possible is 0.1," in message
+    tiny_project.set(evaluate__alpha=0.1)
+    tiny_project.run("evaluate_detector", NAME)
+
+
+def test_a_model_that_is_not_there_is_told(tiny_project):
+    (tiny_project.root / f"data/models/{NAME}/detector.json").unlink()
+    message = tiny_project.refuse("evaluate_detector", NAME)
+    assert f"data/models/{NAME}/detector.json is missing" in message

@@ -1,0 +1,98 @@
+import shutil
+from collections import Counter, defaultdict
+
+import cv2
+import pytest
+
+from blackswan.images import read_image, write_png
+from blackswan.records import read_index
+
+LABELS = "data/labels.csv"
+
+
+def records(project):
+    return read_index(project.root / LABELS)
+
+
+def test_every_image_has_a_label_a_split_and_a_group(finished):
+    labels = records(finished)
+    assert Counter((r.split, r.label) for r in labels) == {
+        ("train", "normal"): 19,
+        ("train", "anomalous"): 19,
+        ("validation", "normal"): 9,
+        ("validation", "anomalous"): 9,
+        ("test", "normal"): 6,
+        ("test", "anomalous"): 18,
+    }
+    for record in labels:
+        folder = "frames" if record.label == "normal" else "anomalies"
+        assert record.image.startswith(f"{folder}/images/")
+        assert (finished.root / "data" / record.image).is_file()
+        assert bool(record.mask) == (record.label == "anomalous")
+        if record.mask:
+            assert (finished.root / "data" / record.mask).is_file()
+
+
+def test_an_anomalous_copy_goes_where_its_frame_goes(finished):
+    labels = records(finished)
+    normal = {r.image.removeprefix("frames/"): r for r in labels if r.label == "normal"}
+    for record in labels:
+        if record.label == "anomalous":
+            origin = normal[record.source]
+            assert (record.split, record.group, record.timestamp_s) == (
+                origin.split,
+                origin.group,
+                origin.timestamp_s,
+            )
+
+
+def test_splits_are_apart_in_time(finished):
+    times = defaultdict(list)
+    for record in records(finished):
+        times[record.split].append(record.timestamp_s)
+    assert max(times["train"]) < 1.0 < min(times["validation"])
+    assert max(times["validation"]) < 1.6 < min(times["test"])
+    assert min(times["validation"]) - max(times["train"]) >= 0.12
+    assert min(times["test"]) - max(times["validation"]) >= 0.12
+
+
+def test_twice_the_same_bytes(tiny_project):
+    before = tiny_project.outputs()
+    assert tiny_project.run("label") == (
+        "test anomalous 18; test normal 6; train anomalous 19; train normal 19; "
+        "validation anomalous 9; validation normal 9\n"
+    )
+    assert tiny_project.outputs() == before
+
+
+def test_an_mvtec_tree_gives_part_of_its_train_to_validation(tiny_project, mvtec_tree):
+    tiny_project.set(source__path=str(mvtec_tree), split__train=0.5, split__validation=0.25)
+    for stage in ("extract_frames", "synthesize_anomalies", "label"):
+        tiny_project.run(stage)
+    labels = records(tiny_project)
+    normal = [r for r in labels if r.label == "normal"]
+    assert Counter(r.split for r in normal) == {"train": 11, "validation": 5, "test": 4}
+    assert {r.image.split("/")[2] for r in normal if r.split == "validation"} == {"train"}
+    assert Counter(r.defect for r in labels if r.split == "test" and r.defect) == {
+        "scratch": 3,
+        "hole": 2,
+        "stain": 2,
+    }
+
+
+@pytest.mark.parametrize("quality", [100, 95])
+def test_a_copy_across_splits_stops_the_pipeline(tiny_project, quality):
+    frames = tiny_project.root / "data/frames/images/clip"
+    image = read_image(frames / "000002.png")
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    write_png(frames / "000037.png", cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    tiny_project.set(label__leak_check__max_pixel_difference=6.0)
+    message = tiny_project.refuse("label")
+    assert "nearly the same lie in different splits" in message
+    assert "data/frames/images/clip/000037.png = data/frames/images/clip/000002.png" in message
+
+
+def test_a_copy_within_one_split_is_no_leak(tiny_project):
+    frames = tiny_project.root / "data/frames/images/clip"
+    shutil.copy(frames / "000002.png", frames / "000005.png")
+    assert "train normal 19" in tiny_project.run("label")

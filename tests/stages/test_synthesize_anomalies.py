@@ -1,0 +1,114 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from blackswan import parallel
+from blackswan.images import read_image, read_mask, write_png
+from blackswan.records import read_index
+
+ANOMALIES = "data/anomalies"
+
+
+def records(project):
+    return read_index(project.root / ANOMALIES / "index.csv")
+
+
+def test_every_frame_gets_one_and_test_frames_the_unseen_ones_too(finished):
+    made = records(finished)
+    splits = Counter(
+        frame.split for frame in read_index(finished.root / "data/labels.csv")
+        if frame.label == "normal"
+    )  # fmt: skip
+    assert Counter(record.defect for record in made) == {
+        "salt_and_pepper": splits.total(),
+        "perlin_texture": splits["test"],
+        "cut_paste": splits["test"],
+    }
+    first = made[-1]
+    assert first.image == f"images/salt_and_pepper/clip/{39:06d}-0.png"
+    assert first.source == f"images/clip/{39:06d}.png"
+    files = {f"{ANOMALIES}/{name}" for record in made for name in (record.image, record.mask)}
+    assert set(finished.outputs(ANOMALIES)) == files | {f"{ANOMALIES}/index.csv"}
+
+
+def test_masks_say_exactly_where_an_image_may_differ_from_its_frame(finished):
+    for record in records(finished):
+        frame = read_image(finished.root / "data/frames" / record.source)
+        image = read_image(finished.root / ANOMALIES / record.image)
+        mask = read_mask(finished.root / ANOMALIES / record.mask, image.shape[:2])
+        changed = (image != frame).any(axis=2)
+        assert not changed[~mask].any()
+        assert np.abs(image.astype(int) - frame)[mask].mean() >= 2
+        if record.defect == "salt_and_pepper":
+            assert set(np.unique(image[changed])) <= {0, 255}
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_the_number_of_workers_changes_no_byte(tiny_project, monkeypatch, cores):
+    before = tiny_project.outputs()
+    monkeypatch.setattr(parallel, "available_cores", lambda: cores)
+    printed = tiny_project.run("synthesize_anomalies")
+    assert tiny_project.outputs() == before
+    made = records(tiny_project)
+    frames = len({record.source for record in made})
+    assert printed == (
+        f"{len(made)} anomalous images from {frames} frames; 0 left out as too flat\n"
+    )
+
+
+def test_another_frame_beside_it_changes_no_anomaly(tiny_project):
+    before = tiny_project.outputs(f"{ANOMALIES}/images/salt_and_pepper")
+    tiny_project.set(extract_frames__video__start_s=0.2, split__guard_seconds=0)
+    tiny_project.run("extract_frames")
+    tiny_project.run("synthesize_anomalies")
+    after = tiny_project.outputs(f"{ANOMALIES}/images/salt_and_pepper")
+    both = before.keys() & after.keys()
+    assert len(both) > 20
+    assert {name: after[name] for name in both} == {name: before[name] for name in both}
+
+
+def test_several_anomalies_per_frame_differ(tiny_project):
+    tiny_project.set(synthesize_anomalies__anomalies_per_frame=2, synthesize_anomalies__unseen=[])
+    tiny_project.run("synthesize_anomalies")
+    made = records(tiny_project)
+    assert set(Counter(record.source for record in made).values()) == {2}
+    masks = tiny_project.outputs(f"{ANOMALIES}/masks")
+    assert len(set(masks.values())) == len(masks) == len(made)
+
+
+def test_another_seed_makes_other_anomalies(tiny_project):
+    before = tiny_project.outputs(f"{ANOMALIES}/masks")
+    tiny_project.set(synthesize_anomalies__seed=1)
+    tiny_project.run("synthesize_anomalies")
+    after = tiny_project.outputs(f"{ANOMALIES}/masks")
+    assert before.keys() == after.keys()
+    assert sum(before[name] == after[name] for name in before) == 0
+
+
+def test_real_anomalies_are_tested_on_alone(tiny_project, mvtec_tree):
+    tiny_project.set(source__path=str(mvtec_tree))
+    tiny_project.run("extract_frames")
+    tiny_project.run("synthesize_anomalies")
+    made = records(tiny_project)
+    assert {record.defect for record in made} == {"salt_and_pepper"}
+    assert {record.source.split("/")[1] for record in made} == {"train"}
+    assert len(made) == 16
+
+
+def test_flat_frames_are_left_out_and_all_flat_frames_refused(tiny_project):
+    tiny_project.set(
+        synthesize_anomalies__generator="gaussian_blur",
+        synthesize_anomalies__unseen=[],
+        extract_frames__video__every_n_seconds=0.2,
+        split__guard_seconds=0,
+    )
+    tiny_project.run("extract_frames")
+    images = sorted((tiny_project.root / "data/frames/images/clip").iterdir())
+    flat = read_image(images[0]) * 0 + 90
+    write_png(images[0], flat)
+    assert "; 1 left out as too flat" in tiny_project.run("synthesize_anomalies")
+    for path in images:
+        write_png(path, flat)
+    message = tiny_project.refuse("synthesize_anomalies")
+    assert "no frame of data/frames can show gaussian_blur" in message

@@ -1,0 +1,360 @@
+"""Bad input ends in one sentence with the remedy, exit code 1, and earlier results as they were.
+
+`Project.refuse` asserts all of that; the tests here say which sentence. Real processes, at the end,
+show that nothing else reaches stderr.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blackswan import images
+from blackswan.dataset import pq
+
+NAME = "padim"
+
+
+@pytest.fixture
+def raw(tiny_project):
+    return tiny_project.root / "data/raw"
+
+
+def point_at(project, path, **changes):
+    project.set(source__path=str(path), extract_frames__folder__masks="", **changes)
+
+
+def photos(folder, count=6, size=(40, 32)):
+    rng = np.random.default_rng(3)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+# Videos
+
+
+def test_a_missing_source(tiny_project):
+    point_at(tiny_project, "data/raw/swan.mp4")
+    message = tiny_project.refuse("extract_frames")
+    assert "source.path data/raw/swan.mp4 does not exist; point it at a video" in message
+
+
+def test_an_empty_video(tiny_project, raw):
+    (raw / "empty.mp4").touch()
+    point_at(tiny_project, "data/raw/empty.mp4")
+    assert "data/raw/empty.mp4 is empty; copy it again" in tiny_project.refuse("extract_frames")
+
+
+def test_a_text_file_named_mp4(tiny_project, raw):
+    (raw / "text.mp4").write_text("not a video\n" * 50)
+    point_at(tiny_project, "data/raw/text.mp4")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/text.mp4 is no video that OpenCV can read; re-encode it" in message
+
+
+def test_a_file_that_is_no_video(tiny_project, raw):
+    (raw / "notes.txt").write_text("hello")
+    point_at(tiny_project, "data/raw/notes.txt")
+    assert "is neither a folder nor a video" in tiny_project.refuse("extract_frames")
+
+
+def test_a_video_cut_short_yields_what_can_be_decoded(tiny_project, raw):
+    whole = (raw / "clip.avi").read_bytes()
+    (raw / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    point_at(tiny_project, "data/raw/cut.avi")
+    said, count = tiny_project.run("extract_frames").splitlines()
+    declared, decoded, taken = (
+        int(part.split()[0]) for part in said.removeprefix("cut.avi: ").split(", ")
+    )
+    assert declared == 40
+    assert 15 <= decoded == taken <= 25
+    assert count.startswith(f"{taken} frames")
+
+
+def test_a_video_cut_before_its_first_frame(tiny_project, raw):
+    (raw / "cut.avi").write_bytes((raw / "clip.avi").read_bytes()[:300])
+    point_at(tiny_project, "data/raw/cut.avi")
+    assert "data/raw/cut.avi" in tiny_project.refuse("extract_frames")
+
+
+def test_a_one_pixel_video(tiny_project, shared_videos):
+    point_at(tiny_project, shared_videos / "one_pixel.mp4")
+    message = tiny_project.refuse("extract_frames")
+    assert "one_pixel.mp4 is 1x1 pixels; at least 16x16 are needed" in message
+
+
+def test_a_folder_with_the_suffix_of_a_video(tiny_project, raw):
+    (raw / "odd.mp4").mkdir()
+    point_at(tiny_project, "data/raw")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/odd.mp4 is a broken link or no regular file" in message
+
+
+def test_no_frame_in_the_sampled_time(tiny_project):
+    tiny_project.set(extract_frames__video__start_s=9.0)
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/clip.avi: none of its 40 frames" in message
+    assert "start_s" in message
+
+
+def test_a_video_shorter_than_the_splits_need(tiny_project):
+    tiny_project.set(extract_frames__video__max_frames=4)
+    tiny_project.run("extract_frames")
+    for stage in ("synthesize_anomalies", "label"):
+        message = tiny_project.refuse(stage)
+        assert "split gets no normal image" in message
+        assert "split.guard_seconds" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_video_without_permission(tiny_project, raw):
+    (raw / "clip.avi").chmod(0)
+    message = tiny_project.refuse("extract_frames")
+    assert "no permission for data/raw/clip.avi; make it readable" in message
+
+
+def test_a_video_whose_name_is_not_utf8(tiny_project, raw):
+    name = os.fsdecode(b"caf\xe9.avi")
+    try:
+        shutil.copy(raw / "clip.avi", raw / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    point_at(tiny_project, "data/raw")
+    assert "caf\\udce9.avi" in tiny_project.refuse("extract_frames")
+
+
+# Folders of photos
+
+
+def test_a_folder_without_images(tiny_project, raw):
+    (raw / "photos").mkdir()
+    point_at(tiny_project, "data/raw/photos")
+    assert "data/raw/photos has 0 normal images" in tiny_project.refuse("extract_frames")
+
+
+def test_a_folder_with_one_image(tiny_project, raw):
+    photos(raw / "photos", count=1)
+    point_at(tiny_project, "data/raw/photos")
+    assert "data/raw/photos has 1 normal images" in tiny_project.refuse("extract_frames")
+
+
+def test_mixed_sizes_become_one_size(tiny_project, raw):
+    photos(raw / "photos", size=(40, 32))
+    Image.new("RGB", (90, 50), "red").save(raw / "photos/wide.png")
+    Image.new("RGB", (20, 70), "red").save(raw / "photos/tall.png")
+    point_at(tiny_project, "data/raw/photos")
+    assert tiny_project.run("extract_frames") == "8 frames from data/raw/photos\n"
+    written = (tiny_project.root / "data/frames/images").iterdir()
+    assert {Image.open(path).size for path in written} == {(32, 32)}
+
+
+def test_mixed_sizes_that_are_kept_are_refused(tiny_project, raw):
+    photos(raw / "photos", size=(40, 32), count=12)
+    photos(raw / "more", size=(30, 30), count=12)
+    for path in (raw / "more").iterdir():
+        path.rename(raw / "photos" / f"more-{path.name}")
+    point_at(
+        tiny_project,
+        "data/raw/photos",
+        extract_frames__crop="none",
+        extract_frames__size=None,
+        build_dataset__image_size=None,
+        evaluate__alpha=0.3,
+    )
+    for stage in ("extract_frames", "synthesize_anomalies", "label"):
+        tiny_project.run(stage)
+    message = tiny_project.refuse("build_dataset")
+    assert "differ in size; set build_dataset.image_size" in message
+
+
+@pytest.mark.parametrize("broken", ["corrupt", "cut", "empty"])
+def test_an_image_that_cannot_be_decoded(tiny_project, raw, broken):
+    path = photos(raw / "photos") / "3.png"
+    content = {"corrupt": b"not a picture" * 20, "cut": path.read_bytes()[:500], "empty": b""}
+    path.write_bytes(content[broken])
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/photos/3.png" in message
+    assert "replace or remove it" in message
+
+
+def test_a_decompression_bomb(tiny_project, raw):
+    # 85 million pixels of one colour in a few kB
+    Image.new("1", (9_500, 9_000)).save(photos(raw / "photos") / "bomb.png")
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/photos/bomb.png" in message
+    assert f"the limit is {images.MAX_PIXELS:,}" in message
+
+
+def test_an_image_whose_name_is_not_utf8(tiny_project, raw):
+    folder = photos(raw / "photos")
+    try:
+        (folder / "0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/photos holds the name caf\\xe9.png, which is not UTF-8" in message
+
+
+def test_a_mask_that_does_not_fit(tiny_project, raw, mvtec_tree):
+    tree = raw / "washer"
+    shutil.copytree(mvtec_tree, tree)
+    Image.new("L", (31, 32), 255).save(tree / "ground_truth/hole/001_mask.png")
+    point_at(tiny_project, "data/raw/washer")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/washer/ground_truth/hole/001_mask.png is 31 x 32 pixels" in message
+
+
+# Params
+
+
+MISSPELT = "is not a known key; did you mean"
+
+
+# The sentence has the key in front of the words.
+@pytest.mark.parametrize(
+    ("stage", "key", "value", "words"),
+    [
+        ("extract_frames", "source.path", ..., " is missing; add it"),
+        ("extract_frames", "extract_frames.crop", "centre", " = 'centre': Input should be"),
+        ("extract_frames", "extract_frames.size", 8, " = 8: Input should be greater"),
+        ("extract_frames", "extract_frames.video.end_s", ..., " is missing; add it"),
+        (
+            "extract_frames",
+            "extract_frames.video.every_n_second",
+            1,
+            f" {MISSPELT} every_n_seconds?",
+        ),
+        ("extract_frames", "extract_frames.video.max_frames", 0, " = 0: Input should be"),
+        ("synthesize_anomalies", "synthesize_anomalies.patch.noise_ratio", 1.5, " = 1.5: "),
+        ("synthesize_anomalies", "synthesize_anomalies.generator", "snow", " = 'snow': "),
+        ("label", "label.leak_check.max_hash_distance", 65, " = 65: Input should be less"),
+        (
+            "build_dataset",
+            "build_dataset.augment.rotation.probabilty",
+            0.5,
+            f" {MISSPELT} probability?",
+        ),
+        ("build_dataset", "build_dataset.rows_per_shard", "many", " = 'many': "),
+        ("fit_detector", "fit_detector.seed", -1, " = -1: "),
+        ("fit_baseline", "fit_baseline.blur", ..., " is missing; add it"),
+        ("evaluate_detector", "evaluate.alpha", 1.0, " = 1.0: Input should be less than 1"),
+        ("evaluate_detector", "evaluate.alpha", float("nan"), " = nan: "),
+    ],
+)
+def test_a_param_is_named_in_full(tiny_project, stage, key, value, words):
+    tiny_project.set(**{key: value})
+    message = tiny_project.refuse(stage, *([NAME] if stage.endswith("_detector") else []))
+    assert message.startswith(f"error: params.yaml: {key}{words}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "words"),
+    [
+        ("label", {"label": ...}, "params.yaml has no block label; add it"),
+        ("label", {"split.train": 0.9}, "split: train + validation must be below 1"),
+        (
+            "synthesize_anomalies",
+            {"synthesize_anomalies.patch.patches_min": 9},
+            "synthesize_anomalies.patch: patches_min is larger than patches_max; swap them",
+        ),
+        (
+            "synthesize_anomalies",
+            {"synthesize_anomalies.generator": "cut_paste"},
+            "synthesize_anomalies: unseen lists cut_paste, which training sees; take it out",
+        ),
+    ],
+)
+def test_params_that_do_not_fit_each_other(tiny_project, stage, changes, words):
+    tiny_project.set(**changes)
+    assert words in tiny_project.refuse(stage)
+
+
+def test_params_that_are_no_yaml_or_missing(tiny_project):
+    params = tiny_project.root / "params.yaml"
+    params.write_text("source: [\n  path: 3\n")
+    assert "params.yaml is not valid YAML" in tiny_project.refuse("extract_frames")
+    params.write_bytes(b"source: \xff\n")
+    assert "params.yaml is not valid YAML" in tiny_project.refuse("extract_frames")
+    params.unlink()
+    message = tiny_project.refuse("extract_frames")
+    assert message == "error: params.yaml is missing; run from the top of the repository"
+
+
+# Inputs of later stages
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        ("synthesize_anomalies", "data/frames/index.csv"),
+        ("label", "data/anomalies/index.csv"),
+        ("build_dataset", "data/labels.csv"),
+    ],
+)
+def test_an_index_that_is_missing_or_no_index(tiny_project, stage, missing):
+    (tiny_project.root / missing).write_text("a,b\n1,2\n")
+    assert f"{missing} has the columns ['a', 'b']" in tiny_project.refuse(stage)
+    (tiny_project.root / missing).unlink()
+    assert f"{missing} is missing or empty" in tiny_project.refuse(stage)
+
+
+# A full disk
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/partial")
+
+
+@pytest.mark.parametrize(
+    ("stage", "owner", "function"),
+    [
+        ("extract_frames", Path, "write_bytes"),
+        ("synthesize_anomalies", Path, "write_bytes"),
+        ("label", Path, "replace"),
+        ("build_dataset", pq.ParquetWriter, "write_table"),
+        ("fit_baseline", Path, "write_text"),
+        ("evaluate_detector", pq.ParquetWriter, "write_table"),
+    ],
+)
+def test_a_full_disk(tiny_project, monkeypatch, stage, owner, function):
+    monkeypatch.setattr(owner, function, full)
+    message = tiny_project.refuse(stage, *([NAME] if stage.endswith("_detector") else []))
+    assert "the disk is full; free some space" in message
+
+
+# Real processes
+
+
+@pytest.mark.parametrize("kind", ["text.mp4", "params"])
+def test_stderr_holds_one_sentence_and_no_more(tiny_project, raw, kind):
+    earlier = tiny_project.outputs()
+    if kind == "params":
+        tiny_project.set(extract_frames__size="large")
+    else:
+        (raw / kind).write_text("not a video\n" * 50)
+        point_at(tiny_project, f"data/raw/{kind}")
+    process = subprocess.run(
+        [sys.executable, "stages/extract_frames.py"],
+        cwd=tiny_project.root,
+        env={**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert len(process.stderr.splitlines()) == 1
+    assert process.stderr.startswith("error: ")
+    assert tiny_project.outputs() == earlier

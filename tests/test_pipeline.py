@@ -1,0 +1,284 @@
+"""dvc.yaml declares what the stages read and import: DVC sees neither imports nor load_section.
+
+`undeclared` is the check; the tests run it on the pipeline as it is and on pipelines with one
+declaration removed.
+"""
+
+import ast
+import copy
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+ROOT = Path(__file__).resolve().parent.parent
+# No outputs: the paths of labels.csv start from data/, checkpoints are what a killed run leaves.
+SCRATCH = {"data", "data/checkpoints", "data/checkpoints/train_vit"}
+# Every detector is told where the weights lie; those that load a network have to declare them.
+WEIGHTS, BACKBONES = "data/weights", "blackswan/backbones.py"
+
+
+@dataclass
+class Stage:
+    """One resolved stage: what it runs and what it declares."""
+
+    name: str
+    script: str
+    argument: str  # what the matrix varies, or ""
+    deps: set[str]
+    params: set[str]
+    outs: set[str]
+
+
+@cache
+def repository():
+    return Repo(ROOT)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """The stages of dvc.yaml as DVC resolves them, matrices expanded."""
+    stages = []
+    for stage in repository().index.stages:
+        if not stage.is_data_source:
+            _, script, *arguments = stage.cmd.split()
+            params = {name for dep in stage.deps for name in getattr(dep, "params", [])}
+            deps = {dep.def_path for dep in stage.deps if not hasattr(dep, "params")}
+            outs = {out.def_path for out in stage.outs}
+            argument = arguments[0] if arguments else ""
+            stages.append(Stage(stage.addressing, script, argument, deps, params, outs))
+    return stages
+
+
+def undeclared(stage, source):
+    """List what `source`, the text of the script, uses and `stage` does not declare."""
+    tree = ast.parse(source)
+    problems = [] if stage.script in stage.deps else [f"{stage.script} is no dep"]
+    modules = imported(source)
+    if re.search(r"\bload_module\(", source):
+        modules |= imported_file(f"blackswan/detectors/{stage.argument}.py")
+    problems += [f"{module} is no dep" for module in sorted(modules - stage.deps)]
+    for key in sections(tree, stage.argument):
+        if not any(key == name or key.startswith(f"{name}.") for name in stage.params):
+            problems.append(f"section {key} is no param")
+    for path in paths(tree):
+        declared = stage.deps | stage.outs
+        if path == WEIGHTS and BACKBONES not in modules:
+            continue
+        if path not in SCRATCH and not any(overlaps(path, other) for other in declared):
+            problems.append(f"path {path} is neither dep nor out")
+    return problems
+
+
+def imported(source):
+    """Return the first-party files that `source` imports, directly or through others."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = f"{name.replace('.', '/')}.py"
+            if name.startswith(("blackswan", "stages")) and (ROOT / file).is_file():
+                found |= imported_file(file)
+    return found
+
+
+@cache
+def imported_file(file):
+    return {file} | imported((ROOT / file).read_text())
+
+
+def sections(tree, argument):
+    """Yield the keys that the script gives to load_section; the matrix gives what varies."""
+    named = {
+        target.id: node.value
+        for node in ast.walk(tree) if isinstance(node, ast.Assign)
+        for target in node.targets if isinstance(target, ast.Name)
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "load_section":
+            key = node.args[1]
+            key = named[key.id] if isinstance(key, ast.Name) else key
+            parts = key.values if isinstance(key, ast.JoinedStr) else [key]
+            yield "".join(
+                part.value if isinstance(part, ast.Constant) else argument for part in parts
+            )
+
+
+def paths(tree):
+    """Yield the constants `Path("data/...")` and `Path("metrics/...")`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Path":
+            for value in node.args:
+                if isinstance(value, ast.Constant) and re.match(r"(data|metrics)\b", value.value):
+                    yield value.value
+
+
+def overlaps(path, other):
+    return path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
+
+
+def text_of(stage):
+    return (ROOT / stage.script).read_text()
+
+
+def find(pipeline, name):
+    return next(stage for stage in pipeline if stage.name == name)
+
+
+def test_every_stage_declares_what_it_uses(pipeline):
+    assert {stage.name: undeclared(stage, text_of(stage)) for stage in pipeline} == {
+        stage.name: [] for stage in pipeline
+    }
+
+
+def detector_files(stage):
+    """List the detectors that could stand in the matrix of a stage, in use or not."""
+    own = f"blackswan/detectors/{stage.argument}.py"
+    fitted = "def fit(" if stage.script == "stages/fit_detector.py" else "def load("
+    files = [path for path in (ROOT / "blackswan/detectors").glob("*.py")
+             if fitted in path.read_text()]  # fmt: skip
+    others = {imported for file in files for imported in imported_file(relative(file))}
+    return [own, *(other for other in others if not is_detector(other))]
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_detector(file):
+    return file.startswith("blackswan/detectors/") and "def load(" in (ROOT / file).read_text()
+
+
+def test_no_stage_declares_a_module_that_it_does_not_use(pipeline):
+    for stage in pipeline:
+        used = imported(text_of(stage)) | {stage.script}
+        if "load_module(" in text_of(stage) and stage.argument:
+            # Deps are the same for the whole matrix: what one detector needs, all name.
+            used |= set().union(*map(imported_file, detector_files(stage)))
+        declared = {dep for dep in stage.deps if dep.endswith(".py")}
+        assert sorted(declared - used) == [], stage.name
+
+
+@pytest.mark.parametrize(
+    ("name", "dep"),
+    [
+        ("label", "blackswan/leaks.py"),
+        ("label", "stages/label.py"),
+        ("extract_frames", "blackswan/sources/video.py"),
+        ("fit_detector@patchcore", "blackswan/detectors/patchcore.py"),
+        ("evaluate_detector@vit", "blackswan/detectors/vit.py"),
+        ("evaluate_detector@vit", "blackswan/images.py"),  # only through others
+    ],
+)
+def test_a_module_that_is_not_declared_is_found(pipeline, name, dep):
+    stage = copy.deepcopy(find(pipeline, name))
+    stage.deps.remove(dep)
+    assert undeclared(stage, text_of(stage)) == [f"{dep} is no dep"]
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "key"),
+    [
+        ("label", "split", "split"),
+        ("extract_frames", "source", "source"),
+        ("fit_detector@patchcore", "detectors.patchcore", "detectors.patchcore"),
+        ("fit_detector@patchcore", "fit_detector", "fit_detector"),
+    ],
+)
+def test_a_section_that_is_not_declared_is_found(pipeline, name, section, key):
+    stage = copy.deepcopy(find(pipeline, name))
+    stage.params.remove(section)
+    assert undeclared(stage, text_of(stage)) == [f"section {key} is no param"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "constant"),
+    [
+        ("label", "data/anomalies", "data/anomalies"),
+        ("label", "data/labels.csv", "data/labels.csv"),
+        ("build_dataset", "data/dataset", "data/dataset"),
+        ("evaluate_detector@vit", "data/models/vit", "data/models"),
+        ("evaluate_detector@vit", "metrics/curves/vit", "metrics/curves"),
+    ],
+)
+def test_a_path_that_is_not_declared_is_found(pipeline, name, path, constant):
+    stage = copy.deepcopy(find(pipeline, name))
+    stage.deps.discard(path)
+    stage.outs.discard(path)
+    assert f"path {constant} is neither dep nor out" in undeclared(stage, text_of(stage))
+
+
+def test_a_new_import_section_or_path_in_a_script_is_found(pipeline):
+    stage = find(pipeline, "label")
+    added = (
+        "\nfrom blackswan import coreset\n"
+        'EXTRA = Path("data/extra")\n'
+        'load_section(Params, "evaluate")\n'
+    )
+    found = undeclared(stage, text_of(stage) + added)
+    assert "blackswan/coreset.py is no dep" in found
+    assert found[-2:] == [
+        "section evaluate is no param",
+        "path data/extra is neither dep nor out",
+    ]
+
+
+def test_a_failing_stage_leaves_what_was_there(pipeline):
+    assert pipeline
+    assert [
+        out.def_path
+        for stage in repository().index.stages
+        for out in stage.outs
+        if not stage.is_data_source and not out.persist
+    ] == []
+
+
+def test_every_script_is_a_stage_of_its_name(pipeline):
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    assert scripts == set(declared)
+    for name, stage in declared.items():
+        stage = stage.get("do", stage)
+        assert stage["cmd"].split()[:2] == ["python", f"stages/{name}.py"]
+        assert stage["desc"]
+
+
+def test_every_detector_of_the_table_is_fitted_or_trained(pipeline):
+    outs = {out for stage in pipeline for out in stage.outs}
+    judged = [stage for stage in pipeline if stage.script == "stages/evaluate_detector.py"]
+    assert len(judged) >= 2
+    for stage in judged:
+        assert f"data/models/{stage.argument}" in outs
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.stem)
+def test_a_script_does_nothing_on_import(script):
+    tree = ast.parse(script.read_text())
+    assert ast.get_docstring(tree)
+    *body, last = tree.body[1:]
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    run(main)"
+    harmless = (
+        ast.Import,
+        ast.ImportFrom,
+        ast.Assign,
+        ast.AnnAssign,
+        ast.ClassDef,
+        ast.FunctionDef,
+    )
+    assert [ast.unparse(node) for node in body if not isinstance(node, harmless)] == []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert "stages" not in ast.unparse(node), "stages never import stages"
+
+
+def test_the_library_knows_no_pipeline_path():
+    for path in (ROOT / "blackswan").rglob("*.py"):
+        assert list(paths(ast.parse(path.read_text()))) == [], path

@@ -1,0 +1,216 @@
+"""The whole pipeline under `dvc repro` on a drawn clip: killed, forced, shared."""
+
+import copy
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, draw_clip
+from playwright.sync_api import sync_playwright
+from tiny_weights import write_weights
+
+from blackswan.dataset import Split, write_shards
+from blackswan.images import encode_png
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# What a stage has begun to write when it is killed.
+BEGUN = {
+    "extract_frames": "data/.frames.partial/**/*.png",
+    "synthesize_anomalies": "data/.anomalies.partial/**/*.png",
+    "label": "data/anomalies/index.csv",
+    "build_dataset": "data/.dataset.partial/*.parquet",
+    "train_vit": "data/checkpoints/train_vit/*/checkpoint-*/complete",
+    "fit_detector@padim": "data/models/vit/detector.json",
+    "evaluate_detector@vit": "data/scores/.vit.partial/maps.parquet",
+    "evaluate_detector@padim": "data/scores/.padim.partial/maps.parquet",
+    "compare": "metrics/.pictures.partial/**/*.png",
+}
+QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_detector@median_residual"}
+
+
+@pytest.fixture(scope="module")
+def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path:
+    """A repository in which nothing has run yet; read only."""
+    root = tmp_path_factory.mktemp("unused") / "project"
+    root.mkdir()
+    for name in ("stages", "blackswan"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "data/.gitignore", ".dvc/config"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    draw_clip(root / "data/raw/clip.avi", frames=85, fps=40)
+    weights = write_weights(root / "weights", "dinov2") / "model.safetensors"
+    pinned = {
+        "sha256": sha256(weights.read_bytes()).hexdigest(),
+        "licence": "none",
+        "note": "random",
+    }
+    params = copy.deepcopy(small_params)
+    params["fetch_weights"] = {"tiny": {"source": "folder", "path": "weights", **pinned}}
+    params["train_vit"] |= {"backbone": "tiny", "image_size": 56, "epochs": 3}
+    params["compare"] |= {"detectors": ["vit", "padim", "median_residual"]}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(unused: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository after an undisturbed run, committed; read only."""
+    root = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(unused, root)
+    dvc(root, "repro", "compare")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "run")
+    return root
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished repository, to be changed."""
+    shutil.copytree(finished, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def git(root: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=root, check=True)
+
+
+def start(root: Path, *words: str) -> subprocess.Popen:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=root,
+        start_new_session=True,
+        env={**os.environ, "PATH": path},
+        stdout=(root / "log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def dvc(root: Path, *words: str) -> str:
+    """Run DVC to its end and return what it and its stages printed."""
+    code = start(root, *words).wait()
+    printed = (root / "log").read_text()
+    assert code == 0, printed[-2000:]
+    return printed
+
+
+def stages_run(printed: str) -> list[str]:
+    return re.findall(r"Running stage '(.+)'", printed)
+
+
+def kill_during(stage: str, root: Path) -> None:
+    process = start(root, "repro", "compare")
+    log, deadline = root / "log", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if stage in stages_run(log.read_text()) and next(root.glob(BEGUN[stage]), None):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.002)
+    pytest.fail(f"{stage} was never seen at work:\n{log.read_text()[-2000:]}")
+
+
+def test_killed_in_every_stage_it_ends_with_the_lock_of_an_undisturbed_run(
+    unused: Path, finished: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(unused, project)
+    for stage in BEGUN:
+        kill_during(stage, project)
+    dvc(project, "repro", "compare")
+    assert (project / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+    stages = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
+    assert set(BEGUN) | QUICK == set(stages)
+
+
+def test_a_forced_run_leaves_the_lock_as_it_is(project: Path) -> None:
+    before = (project / "dvc.lock").read_bytes()
+    printed = dvc(project, "repro", "--force", "compare")
+    assert set(stages_run(printed)) == set(BEGUN) | QUICK
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_a_second_run_has_nothing_to_do_and_alpha_reruns_evaluation_alone(project: Path) -> None:
+    assert stages_run(dvc(project, "repro", "compare")) == []
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("alpha: 0.2", "alpha: 0.3"))
+    assert stages_run(dvc(project, "repro", "compare")) == [
+        "evaluate_detector@vit",
+        "evaluate_detector@padim",
+        "evaluate_detector@median_residual",
+        "compare",
+    ]
+
+
+def test_a_clone_that_pulls_has_nothing_to_do(project: Path, tmp_path: Path) -> None:
+    dvc(project, "add", "data/raw/clip.avi")
+    # What `dvc repro` without a target would have fetched.
+    shutil.copy(project / "data/raw/clip.avi", project / "data/raw/sample.mp4")
+    dvc(project, "commit", "--force", "fetch_sample")
+    dvc(project, "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    dvc(project, "push")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "share")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(project), str(clone))
+    dvc(clone, "pull")
+    assert "up to date" in dvc(clone, "status")
+    assert stages_run(dvc(clone, "repro", "compare")) == []
+
+
+@pytest.mark.parametrize("page", ["plots", "report"])
+def test_the_pictures_show_in_a_browser_without_a_network(project: Path, page: str) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium")
+    dvc(project, "plots", "show", "--out", "plots")
+    path = project / {"plots": "plots/index.html", "report": "metrics/report.html"}[page]
+    asked = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(path.as_uri())
+        widths = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
+        browser.close()
+    pictures = len(list((project / "metrics/pictures").rglob("*.png")))
+    assert pictures > 10
+    assert len(widths) == pictures
+    assert min(widths) > 100
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_vit_and_its_threshold_never_see_the_test_split(project: Path) -> None:
+    """Noise for every test image: the model and what validation gives keep every byte."""
+    judged = project / "metrics/detectors/vit.json"
+    before = {path: path.read_bytes() for path in sorted((project / "data/models").rglob("*.*"))}
+    metrics = json.loads(judged.read_text())
+    rng = np.random.default_rng(0)
+    noisy = [
+        replace(row, image=encode_png(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
+        for row in Split(project / "data/dataset", "test")
+    ]
+    shutil.rmtree(project / "data/models/vit")
+    write_shards(project / "data/dataset", "test", noisy, len(noisy), 20)
+    for words in (["stages/train_vit.py"], ["stages/evaluate_detector.py", "vit"]):
+        subprocess.run([sys.executable, *words], cwd=project, check=True)
+    assert {path: path.read_bytes() for path in before} == before
+    again = json.loads(judged.read_text())
+    for key in ("threshold", "heatmap", "threshold_from"):
+        assert again[key] == metrics[key]
+    assert again["normal_score_mean"] != metrics["normal_score_mean"]
