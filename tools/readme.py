@@ -1,6 +1,5 @@
 """Write the table of metrics/ into README.md, between its two marks (`make readme`)."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,25 +11,27 @@ COLUMNS = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
     "pixel_aupro": "AUPRO",
-    "false_positive_rate": "false alarms",
     "recall": "recall",
+    "false_positive_rate": "false alarms",
 }
 
 
 def table() -> str:
-    """Return the leaderboard as Markdown: value and 95 % interval."""
+    """Return the main table as Markdown, with the image AUROC on each unseen generator."""
     rows = pd.read_csv(LEADERBOARD)
-    lines = [
-        "| test anomalies | detector | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (2 + len(COLUMNS)) + "|",
-    ]
-    for row in rows.to_dict("records"):
-        cells = [_cell(row, key) for key in COLUMNS]
-        lines.append(f"| {row['table']} | {row['detector']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    main = rows[rows.table == "main"]
+    unseen = rows[rows.table != "main"].pivot(
+        index="detector", columns="table", values="image_auroc"
+    )
+    head = ["detector", *COLUMNS.values(), *(f"unseen: {name}" for name in unseen.columns)]
+    lines = [head, ["---"] * len(head)]
+    for _, row in main.iterrows():
+        cells = [row.detector, *(_cell(row, key) for key in COLUMNS)]
+        lines.append(cells + [f"{value:.3f}" for value in unseen.loc[row.detector]])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _cell(row: dict[str, float], key: str) -> str:
+def _cell(row: pd.Series, key: str) -> str:
     if pd.isna(row[key]):
         return ""
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
@@ -46,4 +47,3 @@ def with_table(readme: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{README}: the table of {LEADERBOARD}", file=sys.stderr)
