@@ -5,6 +5,7 @@ Train images are what it learns from; normal validation images may normalise its
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from pydantic import Field
@@ -40,6 +41,7 @@ def main() -> None:
     detector = module.fit(images, params, Resources(validation, WEIGHTS, CHECKPOINTS / name, seed))
     with replace_folder(MODELS / name) as folder:
         detector.save(folder)
+    shutil.rmtree(CHECKPOINTS / name, ignore_errors=True)
     print(f"{name}: fitted on {len(images)} normal images")
 
 

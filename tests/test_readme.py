@@ -23,7 +23,7 @@ def test_the_detector_of_the_readme_is_one_file_and_one_block(tiny_project, tmp_
     (package / "mean_embedding.py").write_text(block("python", "class Detector"))
     monkeypatch.setattr(detectors, "__path__", [*detectors.__path__, str(package)])
     monkeypatch.delitem(sys.modules, "blackswan.detectors.mean_embedding", raising=False)
-    settings = yaml.safe_load(block("yaml", "mean_embedding"))["detectors"]["mean_embedding"]
+    settings = yaml.safe_load(block("yaml", "mean_embedding:"))["detectors"]["mean_embedding"]
     tiny = {"backbone": "tiny", "layer": 1, "image_size": 56}
     assert settings.keys() == tiny.keys()
     tiny_project.set(detectors={"mean_embedding": tiny})

@@ -133,7 +133,9 @@ def test_group_pattern_is_checked_with_the_params(pattern, words):
 def test_labels_by_other_names_are_not_taken_as_normal(tmp_path, name):
     draw(tmp_path, "1.png", "2.png", f"{name}/1.png")
     refused(
-        lambda: list_frames(tmp_path, params()), f"holds {name} but no normal", "extract_frames.folder"
+        lambda: list_frames(tmp_path, params()),
+        f"holds {name} but no normal",
+        "extract_frames.folder",
     )
     assert len(list_frames(tmp_path, params(normal=""))) == 3
 

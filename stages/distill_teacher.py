@@ -1,0 +1,220 @@
+"""Natural images, data/weights -> data/weights/<teacher>: a teacher for EfficientAD.
+
+A patch description network learns to say of 33 x 33 pixels what a backbone trained on ImageNet says
+of them in context. It learns on the folder that `images` of its block names, the larger and the
+more varied the better; where that is data/dataset, on its normal train images and on the few photos
+that pinned wheels ship, half and half. Killed at any point, it goes on from the last complete
+checkpoint. `dvc repro distill_teacher@pdn_small`
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+from tqdm import tqdm
+
+from blackswan import backbones, pdn, training
+from blackswan.backbones import Backbone, load_backbone, to_tensor
+from blackswan.checkpoints import fingerprint
+from blackswan.dataset import Split
+from blackswan.detectors.patches import concatenate
+from blackswan.errors import InputError, run
+from blackswan.images import decode_image, list_images, read_image, write_png
+from blackswan.outputs import replace_folder
+from blackswan.params import Section, load_section
+from blackswan.pdn import Pdn, Size
+from blackswan.photos import sample_photos
+from blackswan.seeds import generator
+from blackswan.training import Schedule, shuffled, torch_seed
+
+WEIGHTS = Path("data/weights")
+CHECKPOINTS = Path("data/checkpoints")
+
+GRAY = 0.1  # share of the views that lose their colours
+NORMALISATION_VIEWS = 1000  # at most; 10000 in the paper, which has all of ImageNet
+PHOTO_SIDE = 512  # pixels, the longer side of a photo that is kept for the students
+
+Read = Callable[[], np.ndarray]  # returns RGB, uint8 (H, W, 3)
+
+
+class Params(Section):
+    """What the teacher learns, from what, and how long."""
+
+    seed: int = Field(ge=0)
+    images: Path  # data/dataset, or a folder of images such as ImageNet
+    photos: int = Field(ge=1)  # of such a folder, kept beside the teacher for its students
+    backbone: str  # a name of fetch_weights
+    layers: list[int]  # of the backbone; the teacher has as many channels as they have together
+    size: Size  # S or M
+    image_size: int = Field(ge=64, multiple_of=32)  # pixels of a view; the backbone sees twice that
+    batch_size: int = Field(ge=1)
+    steps: int = Field(ge=1)  # 60000 in the paper, with batches of 16
+    learning_rate: float = Field(gt=0)  # a tenth of it after 95 % of the steps
+    weight_decay: float = Field(ge=0)
+
+
+def sources(params: Params) -> tuple[list[list[Read]], dict[str, np.ndarray], str]:
+    """Return pools of images to learn from in turn, the photos to keep, and where they are from."""
+    if any(params.images.glob("*.parquet")):
+        split = Split(params.images, "train")
+        facts = split.facts
+        normal = np.flatnonzero((facts.label == 0) & ~facts.augmented)
+        if not len(normal):
+            raise InputError(f"{params.images} has no normal train image; raise split.train")
+        photos = sample_photos()
+        pools: list[list[Read]] = [
+            [partial(_normal_image, split, int(index)) for index in normal],
+            [partial(photos.__getitem__, name) for name in photos],
+        ]
+        origin = f"{len(normal)} normal train images and {len(photos)} photos of pinned wheels"
+        return pools, photos, origin
+    paths = list_images(params.images)
+    if not paths:
+        raise InputError(
+            f"images: {params.images} holds no image; name a folder of images or data/dataset"
+        )
+    rng = generator(params.seed, "distill_teacher", "photos")
+    chosen = sorted(rng.choice(len(paths), min(params.photos, len(paths)), replace=False))
+    photos = {f"{number:06d}": read_image(paths[number]) for number in chosen}
+    return [[partial(read_image, path) for path in paths]], photos, f"{len(paths)} images"
+
+
+class Views:
+    """Random views of the images, each from a generator named after its number."""
+
+    def __init__(self, pools: list[list[Read]], seed: int, purpose: str) -> None:
+        self.pools, self.seed, self.purpose = pools, seed, purpose
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return view `number`, uint8 (side, side, 3); the pools take turns, each in passes."""
+        turn, place = number % len(self.pools), number // len(self.pools)
+        pool = self.pools[turn]
+        names = ("distill_teacher", self.purpose)
+        index = shuffled(
+            len(pool), place, lambda n: generator(self.seed, *names, f"pool {turn} pass {n}")
+        )
+        return pdn.random_view(pool[index](), generator(self.seed, *names, f"view {number}"), GRAY)
+
+
+class Scale(torch.nn.Module):
+    """Brings each channel of the target to mean 0 and variance 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    def forward(self, target: Tensor) -> Tensor:
+        """Normalise (N, C, h, w)."""
+        return (target - self.mean) / self.std
+
+
+@torch.no_grad()
+def describe(backbone: Backbone, views: list[np.ndarray], size: Size) -> Tensor:
+    """Return what the teacher has to say of square views: (N, C, h, w).
+
+    PatchCore's embedding of views at twice the size, as in the paper: layers averaged over 3 x 3
+    patches and joined on a grid of 4 pixels of the smaller view, less the border without patches.
+    """
+    side = backbone.image_size // 8
+    layers = [
+        avg_pool2d(layer, 3, 1, 1, count_include_pad=False) for layer in backbone.embed(views)
+    ]
+    lost = pdn.border(size)
+    return concatenate(layers, (side, side), "bilinear")[..., lost:-lost, lost:-lost]
+
+
+def measure(backbone: Backbone, views: Views, count: int, size: Size) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel of the target, (C, 1, 1), over views."""
+    sums = torch.zeros(2, sum(backbone.channels), dtype=torch.float64)
+    for number in tqdm(range(count), "normalise the target", unit="view", disable=None):
+        target = describe(backbone, [views[number]], size).double()
+        sums += torch.stack([target.mean((0, 2, 3)), target.square().mean((0, 2, 3))])
+    mean, square = sums / count
+    std = (square - mean.square()).clamp_(min=0).sqrt().clamp_(min=1e-6)
+    return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+def distill(
+    params: Params, backbone: Backbone, pools: list[list[Read]], folder: Path
+) -> tuple[Pdn, np.ndarray]:
+    """Train the teacher; return it with the loss of each step, the mean squared difference."""
+    with torch_seed(generator(params.seed, "distill_teacher", "initial weights")):
+        teacher = Pdn(params.size, sum(backbone.channels))
+    scale = Scale(teacher.channels)  # in the checkpoints: a resumed run does not measure it again
+    views = Views(pools, params.seed, "training")
+
+    def begin() -> None:
+        count = min(NORMALISATION_VIEWS, params.steps * params.batch_size)
+        measured = Views(pools, params.seed, "normalisation")
+        scale.mean, scale.std = measure(backbone, measured, count, params.size)
+
+    def loss(step: int) -> Tensor:
+        numbers = range(step * params.batch_size, (step + 1) * params.batch_size)
+        batch = [views[number] for number in numbers]
+        target = scale(describe(backbone, batch, params.size))
+        small = to_tensor(batch, params.image_size, backbone.mean, backbone.std)
+        # Channels first in memory: the backward pass takes two thirds of the time of channels last.
+        return (teacher(small.contiguous()) - target).square().mean()
+
+    schedule = Schedule(params.steps, params.learning_rate, params.weight_decay)
+    network = torch.nn.ModuleDict({"teacher": teacher, "scale": scale})
+    losses = training.train(network, loss, schedule, folder, "distill_teacher", begin)
+    return teacher, losses
+
+
+def name_of_run(params: Params) -> str:
+    """Name the run by all that a checkpoint depends on; images of a folder by name and size."""
+    shards = sorted(params.images.glob("*.parquet"))
+    listing = [] if shards else [(str(p), p.stat().st_size) for p in list_images(params.images)]
+    weights = sorted((WEIGHTS / params.backbone).iterdir())
+    code = [Path(str(m)) for m in (__file__, backbones.__file__, pdn.__file__, training.__file__)]
+    return fingerprint(f"{params.model_dump_json()} {listing}", [*shards, *weights, *code])
+
+
+def _normal_image(split: Split, index: int) -> np.ndarray:
+    return decode_image(split[index].image)
+
+
+def _kept(photo: np.ndarray) -> np.ndarray:
+    """Return a photo no larger than the students need it."""
+    scale = PHOTO_SIDE / max(photo.shape[:2])
+    if scale >= 1:
+        return photo
+    width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def main() -> None:
+    """Distil one teacher, then write it with the photos that its students will need."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("teacher", help="a key of the block `distill_teacher` of params.yaml")
+    name = parser.parse_args().teacher
+    params = load_section(Params, f"distill_teacher.{name}")
+    backbone = load_backbone(WEIGHTS / params.backbone, params.layers, 2 * params.image_size)
+    pools, photos, origin = sources(params)
+    teacher, losses = distill(params, backbone, pools, CHECKPOINTS / name / name_of_run(params))
+    with replace_folder(WEIGHTS / name) as folder:
+        note = {"backbone": params.backbone, "layers": params.layers, "images": origin}
+        pdn.save_teacher(folder, teacher, backbone.mean, backbone.std, note)
+        for photo in photos:
+            write_png(folder / pdn.PHOTOS / f"{photo}.png", _kept(photos[photo]))
+        (folder / "losses.csv").write_text(training.curve(losses), encoding="utf-8")
+    shutil.rmtree(CHECKPOINTS / name)
+    last = losses[-max(1, len(losses) // 20) :].mean()
+    print(f"{WEIGHTS / name}: loss {last:.4f} after {params.steps} steps on {origin}")
+
+
+if __name__ == "__main__":
+    run(main)
