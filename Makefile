@@ -3,6 +3,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 REMOTE ?=
+# No remote is the default until its account exists: DVC asks a default one for data that is not
+# cached, and retries one that is not there for over ten minutes.
+TARGET = $(or $(REMOTE),$(shell dvc config core.remote 2> /dev/null),azure)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -35,13 +38,13 @@ lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
 	mypy
 	git ls-files -z | xargs -0 detect-secrets-hook --disable-plugin HexHighEntropyString
 
-push: $(VENV)/.core ## send data and models to the remote (REMOTE=name for another than the default)
-	python -m blackswan.remote $(REMOTE)
-	dvc push $(if $(REMOTE),--remote $(REMOTE))
+push: $(VENV)/.core ## send data and models to the remote (REMOTE=name for another than azure)
+	python -m blackswan.remote $(TARGET)
+	dvc push --remote $(TARGET)
 
-pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for another than the default)
-	python -m blackswan.remote $(REMOTE)
-	dvc pull $(if $(REMOTE),--remote $(REMOTE))
+pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for another than azure)
+	python -m blackswan.remote $(TARGET)
+	dvc pull --remote $(TARGET)
 
 readme: $(VENV)/.core ## write the table of metrics/ into README.md
 	python tools/readme.py
@@ -49,7 +52,7 @@ readme: $(VENV)/.core ## write the table of metrics/ into README.md
 azurite: $(VENV)/.core ## start Azure's own storage emulator and make it this clone's remote
 	python tools/azurite.py start
 
-azurite-stop: $(VENV)/.core ## stop the emulator; the remote of .dvc/config is the default again
+azurite-stop: $(VENV)/.core ## stop the emulator and forget it as this clone's remote
 	python tools/azurite.py stop
 
 clean: ## remove caches and leftovers; data, models and .venv stay

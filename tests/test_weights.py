@@ -113,6 +113,14 @@ def test_a_pickle_that_runs_code_is_never_loaded():
         weights.CONVERTERS["efficientnet_lite0"](file.getvalue())
 
 
+def test_efficientnet_lite_is_normalised_as_it_was_trained():
+    file = io.BytesIO()
+    torch.save({"_conv_stem.weight": torch.zeros(1)}, file)
+    _, _, preprocessor = weights.CONVERTERS["efficientnet_lite0"](file.getvalue())
+    mean, std = (np.array(preprocessor[f"image_{key}"]) * 255 for key in ("mean", "std"))
+    np.testing.assert_allclose(([0, 127, 255] - mean) / std, [-127 / 128, 0, 1], atol=1e-12)
+
+
 def _not_cached(*_, **__):
     raise LocalEntryNotFoundError("not in the cache")
 

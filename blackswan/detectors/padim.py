@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.linalg.lapack import dtrtri
 from torch import Tensor
 
 from blackswan.backbones import load_backbone
@@ -31,8 +32,6 @@ from blackswan.detectors.patches import (
 )
 from blackswan.params import Section, load_section
 from blackswan.seeds import generator
-
-POSITIONS = 256  # factorised at once
 
 
 class Params(Section):
@@ -102,8 +101,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     selection = _selection(params, sum(backbone.channels), features, resources.seed)
     dimensions = selection.shape[-1]
     full = params.covariance != "diagonal"
-    # sums in float64, then the factors in float32
-    needed = grid[0] * grid[1] * dimensions * (dimensions if full else 1) * 12
+    # sums in float64; the factors take their place
+    needed = grid[0] * grid[1] * dimensions * (dimensions if full else 1) * 8
     check_memory(
         needed,
         f"padim with {grid[0]} x {grid[1]} positions and {dimensions} features",
@@ -155,10 +154,18 @@ def _gaussians(moments: Moments, epsilon: float) -> tuple[Tensor, Tensor]:
     mean = moments.mean().float()
     if not moments.full:
         return mean, (moments.covariance().clamp_(min=0) + epsilon).rsqrt().float()
-    unit = torch.eye(mean.shape[1], dtype=torch.float64)
-    whitening = torch.empty(moments.products.shape)
-    for start in range(0, len(mean), POSITIONS):
-        part = slice(start, start + POSITIONS)
-        factor = torch.linalg.cholesky(moments.covariance(part) + epsilon * unit)
-        whitening[part] = torch.linalg.solve_triangular(factor, unit, upper=False).float()
+    whitening = torch.empty(*mean.shape, mean.shape[1])  # takes the memory that is freed here
+    for number, block in enumerate(moments.blocks):
+        covariances = moments.covariance(number)
+        moments.free(number)
+        _whiten(covariances, epsilon, whitening[block])
+        del covariances  # before the next block is computed
     return mean, whitening
+
+
+def _whiten(covariances: Tensor, epsilon: float, out: Tensor) -> None:
+    """Invert the Cholesky factors of (p, D, D) one by one: torch's batched solve is slow."""
+    covariances.diagonal(dim1=1, dim2=2).add_(epsilon)
+    for position, covariance in enumerate(covariances):
+        factor = torch.linalg.cholesky(covariance).numpy()
+        out[position] = torch.from_numpy(dtrtri(factor, lower=1)[0])

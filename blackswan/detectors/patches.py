@@ -22,6 +22,8 @@ from blackswan.outputs import replace_file
 from blackswan.params import Section
 
 BATCH = 8  # images embedded at once: bounds memory, changes no result
+# Of the covariances that are freed at once; malloc returns nothing below 32 MB to the system.
+BLOCK_BYTES = 40_000_000
 TENSORS, JSON, BACKBONE = "detector.safetensors", "detector.json", "backbone"
 
 
@@ -127,35 +129,54 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 class Moments:
-    """Streaming mean and covariance at every position, about the mean of the first batch."""
+    """Streaming mean and covariance at every position, about the mean of the first batch.
+
+    Covariances are kept in blocks of positions, so that they can be freed one after the other.
+    """
 
     def __init__(self, positions: int, dimensions: int, full: bool) -> None:
-        shape = (positions, dimensions, dimensions) if full else (positions, dimensions)
         self.count, self.full = 0, full
         self.origin: Tensor | None = None  # (P, D); near the mean, so that squares do not cancel
         self.sums = torch.zeros(positions, dimensions, dtype=torch.float64)
-        self.products = torch.zeros(shape, dtype=torch.float64)
+        size = max(1, BLOCK_BYTES // (8 * dimensions**2)) if full else positions
+        self.blocks = [
+            slice(start, min(start + size, positions)) for start in range(0, positions, size)
+        ]
+        shape = (dimensions, dimensions) if full else (dimensions,)
+        self.products = [
+            torch.zeros(block.stop - block.start, *shape, dtype=torch.float64)
+            for block in self.blocks
+        ]
 
     def add(self, embeddings: Tensor) -> None:
         """Add embeddings (P, N, D)."""
-        values = embeddings.double()
         if self.origin is None:
-            self.origin = values.mean(1)
-        values -= self.origin[:, None]
-        self.count += values.shape[1]
-        self.sums += values.sum(1)
-        if self.full:
-            self.products.baddbmm_(values.mT, values)
-        else:
-            self.products += values.square().sum(1)
+            self.origin = embeddings.mean(1, dtype=torch.float64)
+        self.count += embeddings.shape[1]
+        for block, products in zip(self.blocks, self.products, strict=True):
+            values = embeddings[block].double() - self.origin[block, None]
+            self.sums[block] += values.sum(1)
+            if self.full:
+                products.baddbmm_(values.mT, values)
+            else:
+                products += values.square().sum(1)
 
     def mean(self) -> Tensor:
         """Return the means (P, D), float64."""
         assert self.origin is not None
         return self.origin + self.sums / self.count
 
-    def covariance(self, positions: slice = slice(None)) -> Tensor:
-        """Return the covariances (P, D, D) of some positions, or the variances (P, D), float64."""
-        shift = self.sums[positions] / self.count
-        outer = shift[:, :, None] * shift[:, None] if self.full else shift.square()
-        return (self.products[positions] - self.count * outer) / (self.count - 1)
+    def covariance(self, block: int = 0) -> Tensor:
+        """Return the covariances (p, D, D), or the variances (P, D), of a block, float64."""
+        shift = self.sums[self.blocks[block]] / self.count
+        if self.full:
+            centred = torch.baddbmm(
+                self.products[block], shift[:, :, None], shift[:, None], alpha=-self.count
+            )
+        else:
+            centred = self.products[block] - self.count * shift.square()
+        return centred.div_(self.count - 1)
+
+    def free(self, block: int) -> None:
+        """Give the memory of a block back."""
+        self.products[block] = torch.empty(0)

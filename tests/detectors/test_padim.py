@@ -62,7 +62,7 @@ def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resourc
 
 def test_streamed_gaussians_are_those_of_numpy(monkeypatch):
     values = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0)) + 100  # (P, N, D)
-    monkeypatch.setattr(padim, "POSITIONS", 2)
+    monkeypatch.setattr(patches, "BLOCK_BYTES", 2 * 4 * 4 * 8)  # two positions
     full, diagonal = patches.Moments(3, 4, full=True), patches.Moments(3, 4, full=False)
     for batch in values.split(8, 1):
         full.add(batch)
