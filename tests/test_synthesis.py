@@ -106,7 +106,8 @@ def test_what_nobody_could_see_is_not_made():
     flat = np.full((64, 64, 3), 90, np.uint8)
     assert synthesize(flat, "gaussian_blur", params(), generator(0)) is None
     assert synthesize(flat, "cut_paste", params(), generator(0)) is None
-    assert synthesize(flat, "salt_and_pepper", params(), generator(0)) is not None
+    changed, mask = synthesize(flat, "salt_and_pepper", params(), generator(0))
+    assert set(np.unique(changed[mask])) == {0, 90, 255}
 
 
 def test_cut_paste_pastes_a_part_of_the_image():
