@@ -214,7 +214,7 @@ def main() -> None:
             results[model] = {
                 str(size): compare(model, size, seeds, python) for size in chosen.sizes
             }
-            plots.draw_image_size({name: results[name] for name in PARAMS if name in results})
+    plots.draw_image_size({name: results[name] for name in PARAMS if name in results})
     if "coreset" in chosen.only:
         results["coreset"] = run_job("coreset", sys.executable, "coreset.py", CORESET_SIZE)
         plots.draw_coreset(results["coreset"])
