@@ -188,6 +188,12 @@ def compare(model: str, size: int, repeats: int, python: Path) -> dict[str, Any]
     return {**summary, "features_differ_by": max(differences), "params": params}
 
 
+def described_commit() -> str:
+    """Return what is measured; it ends in -dirty where files differ from the commit."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
+    return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def show(results: dict[str, Any]) -> None:
     """Print what was measured."""
     for model in PARAMS:
@@ -208,7 +214,7 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the parts that are named and update results.json."""
-    chosen = arguments()
+    chosen, commit = arguments(), described_commit()
     WORK.mkdir(exist_ok=True)
     python = make_venv(chosen.venv)
     if not WEIGHTS.exists():
@@ -230,9 +236,7 @@ def main() -> None:
         plots.draw_coreset(results["coreset"])
     if "metrics" in chosen.only:
         subprocess.run([python, HERE / "metrics_of_anomalib.py", FIXTURE], check=True)
-    revision = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
-    results["commit"] = subprocess.run(revision, check=True, capture_output=True, text=True).stdout
-    results["commit"] = results["commit"].strip()
+    results["commit"] = commit
     results["machine"] = {"threads": THREADS, "cores": os.cpu_count()}
     write_json(RESULTS, results)
     show(results)
