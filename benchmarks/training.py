@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from train_vit import DATASET, WEIGHTS, Params, TrainingRows, train
+from train_vit import DATASET, WEIGHTS, Params, train
 from transformers import TrainerCallback, set_seed
 
 from blackswan.dataset import Split
@@ -54,7 +54,7 @@ def time_loop(network: vit.Network, inputs: vit.Input, params: Params, steps: in
         {"params": network.heads, "lr": params.head_learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay)
-    rows = TrainingRows(Split(DATASET, "train"), inputs)
+    rows = vit.TrainingRows(Split(DATASET, "train"), inputs)
     batches = torch.utils.data.DataLoader(rows, batch_size=params.batch_size, shuffle=True)
     network.train()
     ends = []

@@ -31,23 +31,40 @@ class Backbone:
     """A frozen network with the layers, the input size and the normalisation it is used with."""
 
     def __init__(
-        self, features: nn.Module, folder: Path, layers: list[int], image_size: int
+        self, features: nn.Module, folder: Path, layers: list[int], image_size: int, tiles: int
     ) -> None:
         self.mean, self.std = read_normalisation(folder)
-        self.layers, self.image_size = layers, image_size
+        self.layers, self.image_size, self.tiles = layers, image_size, tiles
         self.features = features.eval().requires_grad_(False)
-        shapes = [embedding.shape for embedding in self.embed([np.zeros((8, 8, 3), np.uint8)])]
+        with torch.inference_mode():
+            shapes = [layer.shape for layer in self.features(torch.zeros(1, 3, *[image_size] * 2))]
         self.channels = [shape[1] for shape in shapes]
-        self.grids = [(shape[2], shape[3]) for shape in shapes]  # (h, w) of each layer
+        self.grids = [(tiles * shape[2], tiles * shape[3]) for shape in shapes]  # (h, w) of a layer
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> list[Tensor]:
         """Return one float32 tensor (N, C, h, w) per layer for uint8 RGB images (H, W, 3)."""
-        return self.features(to_tensor(images, self.image_size, self.mean, self.std))
+        if self.tiles == 1:
+            return self.features(to_tensor(images, self.image_size, self.mean, self.std))
+        rows = [self._embed_tiles(image) for image in images]
+        return [torch.stack(layer) for layer in zip(*rows, strict=True)]
+
+    def _embed_tiles(self, image: np.ndarray) -> list[Tensor]:
+        """Return (C, h, w) per layer of an image that is seen one row of tiles at a time."""
+        side = self.image_size
+        [pixels] = to_tensor([image], self.tiles * side, self.mean, self.std)
+        rows = []
+        for strip in pixels.split(side, 1):  # (3, side, tiles * side)
+            tiles = torch.stack(strip.split(side, 2)).contiguous(memory_format=torch.channels_last)
+            rows.append([torch.cat([*layer], 2) for layer in self.features(tiles)])
+        return [torch.cat(layer, 1) for layer in zip(*rows, strict=True)]
 
 
-def load_backbone(folder: Path, layers: Sequence[int], image_size: int) -> Backbone:
+def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: int = 1) -> Backbone:
     """Load the weights that fetch_weights wrote to `folder`; images become image_size squares.
+
+    With `tiles` above 1 an image is cut into tiles x tiles such squares, which the network sees one
+    by one; their embeddings are joined on one grid again. Small defects of large images need that.
 
     A layer of a transformer is the number of blocks that were run (hidden_states[k], 1 to depth);
     a layer of EfficientNet-Lite0 is a stage, 0 to 6, numbered like `blocks.k` of timm's
@@ -58,11 +75,11 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int) -> Backb
         raise InputError(f"{folder} is missing; run `dvc repro fetch_weights`, which writes it")
     kind = _read_json(folder / "config.json").get("model_type")
     if kind == "efficientnet_lite0":
-        return Backbone(EfficientNetLite0(folder, list(layers)), folder, list(layers), image_size)
+        network: nn.Module = EfficientNetLite0(folder, list(layers))
+        return Backbone(network, folder, list(layers), image_size, tiles)
     if kind in TRANSFORMERS:
-        return Backbone(
-            Transformer(folder, list(layers), image_size), folder, list(layers), image_size
-        )
+        network = Transformer(folder, list(layers), image_size)
+        return Backbone(network, folder, list(layers), image_size, tiles)
     known = ", ".join(("efficientnet_lite0", *TRANSFORMERS))
     raise InputError(f"{folder}/config.json: model_type {kind!r} is no backbone; known are {known}")
 
@@ -70,7 +87,12 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int) -> Backb
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
     """Return the mean and the standard deviation per channel that the weights were trained with."""
     preprocessor = _read_json(folder / "preprocessor_config.json")
-    return preprocessor["image_mean"], preprocessor["image_std"]
+    try:
+        return preprocessor["image_mean"], preprocessor["image_std"]
+    except KeyError as key:
+        raise InputError(
+            f"{folder}/preprocessor_config.json has no {key}; fetch the weights again"
+        ) from None
 
 
 def to_tensor(

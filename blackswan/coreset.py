@@ -11,6 +11,7 @@ only chooses who is looked at. Every decision is made in float64, where distance
 each other count as equal and the smallest index wins: picks do not depend on threads or BLAS.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -54,8 +55,8 @@ def k_center(points: Tensor, picks: int, start: int) -> Tensor:
     """Return the indices of `picks` points (N, D), float32, in the order greedy takes them.
 
     `start` is the first. Exact: the picks of the naive loop with the same rule for ties; a point is
-    picked once. Memory beside the points is three numbers a point, the picks and one block. Raises
-    InputError for more picks than points.
+    picked once. Memory beside the points is a few numbers a point, the picks and one block. Raises
+    InputError for more picks than points and for points that are not finite.
     """
     if not 1 <= picks <= len(points):
         raise InputError(
@@ -78,6 +79,11 @@ class _Greedy:
         parts = points.split(ROWS)
         self.norms = torch.cat([part.double().square().sum(1).float() for part in parts])
         largest = float(self.norms.max())
+        if not math.isfinite(largest):
+            raise InputError(
+                "some patch embeddings are not finite numbers; fetch the weights again, or mend "
+                "the image that the backbone fails on"
+            )
         # |x|^2 + |c|^2 - 2 x.c in float32: the dot product errs by at most D u |x||c|, each of the
         # sums by at most 4 u |x|^2, with u = 2^-24 and all norms below the largest.
         self.slack = (2 * points.shape[1] + 16) * 2.0**-24 * largest

@@ -5,9 +5,7 @@ from torch import Tensor
 
 QUERIES = 1024  # rows of one product; with BANK columns its result stays near the cache
 BANK = 8192
-SPARE = (
-    4  # candidates kept beyond k, so that float32 noise cannot cost the true neighbour its place
-)
+SPARE = 4  # candidates beyond k: float32 noise swaps neighbours that are nearly as near
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:

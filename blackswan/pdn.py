@@ -92,16 +92,15 @@ class Pdn(nn.Module):
         super().__init__()
         self.size: Size = size
         self.channels, width, modules = channels, 3, list[nn.Module]()
-        for layer in LAYERS[size]:
+        *trunk, last = LAYERS[size]
+        for layer in trunk:
             if isinstance(layer, AveragePooling):
                 modules.append(nn.AvgPool2d(layer.kernel, layer.stride))
             else:
                 wider = layer.channels or channels
                 modules += [nn.Conv2d(width, wider, layer.kernel), nn.ReLU(inplace=True)]
                 width = wider
-        head = modules[-2]
-        assert isinstance(head, nn.Conv2d)
-        self.trunk, self.head = nn.Sequential(*modules[:-2]), head
+        self.trunk, self.head = nn.Sequential(*modules), nn.Conv2d(width, channels, last.kernel)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) to (N, channels, h, w)."""
@@ -109,16 +108,14 @@ class Pdn(nn.Module):
 
     def describe(self, features: Tensor, channels: slice) -> Tensor:
         """Map the output of the trunk to some of the channels; the others cost nothing."""
-        weight, bias = self.head.weight, self.head.bias
-        assert bias is not None
-        return conv2d(features, weight[channels], bias[channels])
+        weight, bias = (self.head.get_parameter(name)[channels] for name in ("weight", "bias"))
+        return conv2d(features, weight, bias)
 
     @torch.no_grad()
     def normalise(self, mean: Tensor, std: Tensor) -> None:
         """Fold (output - mean) / std, each (channels,), into the last convolution."""
-        assert self.head.bias is not None
         self.head.weight /= std.view(-1, 1, 1, 1)
-        self.head.bias.sub_(mean).div_(std)
+        self.head.get_parameter("bias").sub_(mean).div_(std)
 
 
 def save_teacher(

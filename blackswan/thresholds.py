@@ -1,8 +1,10 @@
 """Thresholds and p-values from held-out normal scores only (split conformal prediction).
 
 The one assumption is that a new normal image is exchangeable with the held-out ones: same source,
-same conditions. Then P(false alarm) <= alpha holds for any detector and any distribution of scores
-(Vovk et al. 2005; Laxhammar and Falkman 2010). The guarantee is over the draw of both; for one
+same conditions, and no fit has seen either. Then P(false alarm) <= alpha holds for any detector and
+any distribution of scores (Vovk et al. 2005; Laxhammar and Falkman 2010). The ViT stops early, and
+efficient_ad scales its maps, on the same held-out images: their rates may lie above alpha by what
+little that teaches them. The guarantee is over the draw of both; for one
 given set of n held-out images the rate scatters around alpha as Beta(m, n + 1 - m) does, with
 m = alpha (n + 1).
 """

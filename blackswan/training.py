@@ -87,10 +87,18 @@ def torch_seed(rng: np.random.Generator) -> Iterator[None]:
         yield
 
 
-def shuffled(count: int, step: int, generator_of_pass: Callable[[int], np.random.Generator]) -> int:
-    """Return the item of a step when `count` items are taken in passes of random order."""
-    number, place = divmod(step, count)
-    return int(generator_of_pass(number).permutation(count)[place])
+class Shuffled:
+    """The item of each step when `count` items are taken in passes of random order."""
+
+    def __init__(self, count: int, generator_of_pass: Callable[[int], np.random.Generator]) -> None:
+        self.count, self.generator_of_pass = count, generator_of_pass
+        self.number, self.order = -1, np.empty(0, np.int64)  # of the pass that was asked for last
+
+    def __getitem__(self, step: int) -> int:
+        number, place = divmod(step, self.count)
+        if number != self.number:
+            self.number, self.order = number, self.generator_of_pass(number).permutation(self.count)
+        return int(self.order[place])
 
 
 def curve(losses: np.ndarray, points: int = 100) -> str:

@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field
 
 from blackswan import figures, report
-from blackswan.dataset import Split, mask_of
+from blackswan.dataset import Split
 from blackswan.errors import InputError, run
+from blackswan.examples import read_examples, sample
 from blackswan.heatmaps import HeatmapScale
-from blackswan.images import decode_image, decode_mask
 from blackswan.outputs import replace_file, replace_folder, write_json
 from blackswan.params import Section, load_section
 from blackswan.ranking import COLUMNS, MAIN, rank_detectors, summarise, typical_find, worst_first
@@ -34,30 +32,39 @@ LEADERBOARD = Path("metrics/leaderboard.csv")
 PICTURES = Path("metrics/pictures")
 REPORT = Path("metrics/report.html")
 EXAMPLE = Path("metrics/example.png")  # small enough for git: it stands at the top of the README
+MAPS = "maps.parquet"  # in the scores of a detector
 TITLES = {"roc": "ROC", "precision_recall": "Precision and recall", "pro": "Per-region overlap"}
-KINDS_SHOWN = 9  # normal and defects on the contact sheet, at most
 
 
 class Params(Section):
     """What is compared, and how much of it is shown."""
 
-    detectors: list[str] = Field(min_length=1)  # the rows of the leaderboard
+    references: dict[str, str]  # rows beside the entries of `detectors`, and what they are
     gallery_images: int = Field(ge=1, le=60)  # of one gallery
     sample_images: int = Field(ge=1, le=12)  # of one defect
 
-    @field_validator("detectors")
-    @classmethod
-    def _once_each(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("a detector stands there twice; remove one")
-        return names
+
+class Blocks(Section):
+    """The block `detectors`; here only its names count."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def rows_of_the_table(params: Params) -> list[str]:
+    """Return what is compared; raises InputError where that is nothing or one thing twice."""
+    blocks = load_section(Blocks, "detectors").model_extra or {}
+    if twice := sorted(blocks.keys() & params.references.keys()):
+        raise InputError(f"{twice[0]} stands in detectors and in compare.references; remove one")
+    if not (names := [*blocks, *params.references]):
+        raise InputError("detectors and compare.references are empty; name what is compared")
+    return names
 
 
 def read_result(detector: str) -> dict[str, Any]:
     """Read what evaluate_detector measured."""
     path = METRICS / f"{detector}.json"
     if not path.exists():
-        raise InputError(f"{path} is missing; run `dvc repro evaluate_detector@{detector}`")
+        raise InputError(f"{path} is missing; run `dvc repro compare`, which writes it")
     return dict(json.loads(path.read_bytes()))
 
 
@@ -67,43 +74,9 @@ def read_scores(detector: str, test: Split) -> pd.DataFrame:
     if set(scores.path) != set(test.facts.path):
         raise InputError(
             f"{SCORES / detector} holds scores of other images than {DATASET}; "
-            f"run `dvc repro evaluate_detector@{detector}`"
+            "run `dvc repro compare`, which scores these"
         )
     return scores
-
-
-def read_examples(detector: str, chosen: pd.DataFrame, test: Split) -> Iterator[figures.Example]:
-    """Read image, mask and map of each chosen score, one at a time."""
-    index = {path: number for number, path in enumerate(test.facts.path)}
-    maps = SCORES / detector / "maps.parquet"
-    for score in chosen.itertuples():
-        row = test[index[score.path]]
-        # A map has a row group of its own, so the filter reads no other.
-        [stored] = pq.read_table(maps, filters=[("path", "==", score.path)]).to_pylist()
-        shape = stored["height"], stored["width"]
-        yield figures.Example(
-            decode_image(row.image),
-            mask_of(row, shape),
-            np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
-            bool(score.label),
-            bool(score.flagged),
-            f"{figures.shorten(Path(score.path).stem, 14)}  {figures.shorten(score.defect, 14)}  "
-            f"{score.image_score:.4g}",
-        )
-
-
-def sample(test: Split, count: int) -> dict[str, list[tuple[np.ndarray, np.ndarray | None]]]:
-    """Read `count` images of the normal ones and of each defect, spread over the test split."""
-    kinds = test.facts.defect.where(test.facts.label == 1, "normal").replace("", "anomalous")
-    samples = {}
-    for kind in sorted(set(kinds), key=lambda kind: (kind != "normal", kind))[:KINDS_SHOWN]:
-        places = np.flatnonzero(kinds == kind)
-        spread = np.unique(np.linspace(0, len(places) - 1, count).astype(int))
-        rows = [test[int(place)] for place in places[spread]]
-        samples[kind] = [
-            (decode_image(row.image), decode_mask(row.mask) if row.mask else None) for row in rows
-        ]
-    return samples
 
 
 def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
@@ -142,16 +115,17 @@ def draw_detector(
         bins = pd.read_csv(CURVES / detector / "reliability.csv")
         yield "reliability", figures.reliability_diagram(f"{detector}: calibration", bins)
     scale = HeatmapScale(**result["heatmap"])
+    maps = SCORES / detector / MAPS
     for name, what, rows in [("gallery", "test images", main), ("unseen", "unseen kinds", unseen)]:
         title = f"{detector}: {what}, mistakes first, then the least certain"
         if len(chosen := worst_first(rows, result["threshold"])[:images]):
-            yield name, figures.gallery(title, read_examples(detector, chosen, test), scale)
+            yield name, figures.gallery(title, read_examples(chosen, test, maps), scale)
 
 
 def main() -> None:
     """Rank, draw, and lay it all on one page."""
     params = load_section(Params, "compare")
-    results = {detector: read_result(detector) for detector in params.detectors}
+    results = {detector: read_result(detector) for detector in rows_of_the_table(params)}
     test = Split(DATASET, "test")
     tables = rank_detectors(results)
     best_first = [row["detector"] for row in tables[MAIN]]
@@ -164,7 +138,7 @@ def main() -> None:
                 figures.write_png(figure, pictures / detector / f"{name}.png")
         page = report.render({name: results[name] for name in best_first}, tables, pictures)
     best = best_first[0]
-    [example] = read_examples(best, typical_find(read_scores(best, test)), test)
+    [example] = read_examples(typical_find(read_scores(best, test)), test, SCORES / best / MAPS)
     with replace_file(EXAMPLE) as file:
         figure = figures.strip(example, HeatmapScale(**results[best]["heatmap"]))
         figures.write_small_png(figure, file)

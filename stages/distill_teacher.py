@@ -9,7 +9,6 @@ checkpoint. `dvc repro distill_teacher@pdn_small`
 
 import argparse
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +17,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
-from tqdm import tqdm
 
-from blackswan import backbones, pdn, training
+from blackswan import backbones, distillation, pdn, training
 from blackswan.backbones import Backbone, load_backbone, to_tensor
 from blackswan.checkpoints import fingerprint
 from blackswan.dataset import Split
-from blackswan.detectors.patches import concatenate
+from blackswan.distillation import Read, Scale, Views, describe, measure
 from blackswan.errors import InputError, run
 from blackswan.images import decode_image, list_images, read_image, write_png
 from blackswan.outputs import replace_folder
@@ -33,16 +30,13 @@ from blackswan.params import Section, load_section
 from blackswan.pdn import Pdn, Size
 from blackswan.photos import sample_photos
 from blackswan.seeds import generator
-from blackswan.training import Schedule, shuffled, torch_seed
+from blackswan.training import Schedule, torch_seed
 
 WEIGHTS = Path("data/weights")
 CHECKPOINTS = Path("data/checkpoints")
 
-GRAY = 0.1  # share of the views that lose their colours
 NORMALISATION_VIEWS = 1000  # at most; 10000 in the paper, which has all of ImageNet
 PHOTO_SIDE = 512  # pixels, the longer side of a photo that is kept for the students
-
-Read = Callable[[], np.ndarray]  # returns RGB, uint8 (H, W, 3)
 
 
 class Params(Section):
@@ -87,65 +81,6 @@ def sources(params: Params) -> tuple[list[list[Read]], dict[str, np.ndarray], st
     return [[partial(read_image, path) for path in paths]], photos, f"{len(paths)} images"
 
 
-class Views:
-    """Random views of the images, each from a generator named after its number."""
-
-    def __init__(self, pools: list[list[Read]], seed: int, purpose: str) -> None:
-        self.pools, self.seed, self.purpose = pools, seed, purpose
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        """Return view `number`, uint8 (side, side, 3); the pools take turns, each in passes."""
-        turn, place = number % len(self.pools), number // len(self.pools)
-        pool = self.pools[turn]
-        names = ("distill_teacher", self.purpose)
-        index = shuffled(
-            len(pool), place, lambda n: generator(self.seed, *names, f"pool {turn} pass {n}")
-        )
-        return pdn.random_view(pool[index](), generator(self.seed, *names, f"view {number}"), GRAY)
-
-
-class Scale(torch.nn.Module):
-    """Brings each channel of the target to mean 0 and variance 1."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("std", torch.ones(channels, 1, 1))
-
-    def forward(self, target: Tensor) -> Tensor:
-        """Normalise (N, C, h, w)."""
-        return (target - self.mean) / self.std
-
-
-@torch.no_grad()
-def describe(backbone: Backbone, views: list[np.ndarray], size: Size) -> Tensor:
-    """Return what the teacher has to say of square views: (N, C, h, w).
-
-    PatchCore's embedding of views at twice the size, as in the paper: layers averaged over 3 x 3
-    patches and joined on a grid of 4 pixels of the smaller view, less the border without patches.
-    """
-    side = backbone.image_size // 8
-    layers = [
-        avg_pool2d(layer, 3, 1, 1, count_include_pad=False) for layer in backbone.embed(views)
-    ]
-    lost = pdn.border(size)
-    return concatenate(layers, (side, side), "bilinear")[..., lost:-lost, lost:-lost]
-
-
-def measure(backbone: Backbone, views: Views, count: int, size: Size) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each channel of the target, (C, 1, 1), over views."""
-    sums = torch.zeros(2, sum(backbone.channels), dtype=torch.float64)
-    for number in tqdm(range(count), "normalise the target", unit="view", disable=None):
-        target = describe(backbone, [views[number]], size).double()
-        sums += torch.stack([target.mean((0, 2, 3)), target.square().mean((0, 2, 3))])
-    mean, square = sums / count
-    std = (square - mean.square()).clamp_(min=0).sqrt().clamp_(min=1e-6)
-    return mean.float()[:, None, None], std.float()[:, None, None]
-
-
 def distill(
     params: Params, backbone: Backbone, pools: list[list[Read]], folder: Path
 ) -> tuple[Pdn, np.ndarray]:
@@ -179,7 +114,8 @@ def name_of_run(params: Params) -> str:
     shards = sorted(params.images.glob("*.parquet"))
     listing = [] if shards else [(str(p), p.stat().st_size) for p in list_images(params.images)]
     weights = sorted((WEIGHTS / params.backbone).iterdir())
-    code = [Path(str(m)) for m in (__file__, backbones.__file__, pdn.__file__, training.__file__)]
+    modules = (backbones, distillation, pdn, training)
+    code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return fingerprint(f"{params.model_dump_json()} {listing}", [*shards, *weights, *code])
 
 

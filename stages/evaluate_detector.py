@@ -1,7 +1,7 @@
 """data/models/<detector>, validation and test -> metrics, curves and scores of one detector.
 
 One script judges every detector. Threshold, p-values and the colour scale of the heatmaps come from
-validation images alone; the test split is only ever scored. `dvc repro evaluate_detector@vit`
+validation images alone; the test split is only ever scored. `dvc repro evaluate_detector@padim`
 """
 
 import argparse

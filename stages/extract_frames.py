@@ -70,10 +70,12 @@ def store(item: SourceImage, params: Params, frames: Path) -> Frame:
     write_png(frames / frame.image, crop_and_resize(image, params.crop, params.size))
     if mask is None:
         return frame
+    if not mask.any():
+        raise InputError(f"the mask of {name} marks nothing; draw the anomaly, or remove the mask")
     mask = crop_and_resize(mask, params.crop, params.size, mask=True)
     if not mask.any():
         raise InputError(
-            f"extract_frames.crop leaves nothing of the anomaly of {name}; take a larger one"
+            f"extract_frames.crop or size leaves nothing of the anomaly of {name}; take larger ones"
         )
     frame = replace(frame, mask=f"masks/{name}")
     write_png(frames / frame.mask, mask)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from blackswan.dataset import Split
 from blackswan.detectors.interface import Resources, load_module
-from blackswan.errors import run
+from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, load_section
 
@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
     name = parser.parse_args().detector
     module = load_module(name)
+    if not hasattr(module, "fit"):
+        raise InputError(f"{name} has a stage of its own; take it out of the block detectors")
     params = load_section(module.Params, f"detectors.{name}")
     seed = load_section(Params, "fit_detector").seed
     images = Split(DATASET, "train").normal_images

@@ -7,7 +7,6 @@ stages/train_vit.py`
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,10 +23,9 @@ from transformers import (
 )
 
 from blackswan.checkpoints import COMPLETE, fingerprint, last_complete
-from blackswan.dataset import Row, Split, mask_of
+from blackswan.dataset import Split
 from blackswan.detectors import vit
 from blackswan.errors import run
-from blackswan.images import decode_image
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, load_section
 
@@ -50,26 +48,6 @@ class Params(Section):
     head_learning_rate: float = Field(gt=0)  # of the new heads
     weight_decay: float = Field(ge=0)
     early_stopping_patience: int = Field(ge=1)  # epochs without a lower validation loss
-
-
-class TrainingRows(torch.utils.data.Dataset):
-    """Rows of a split as the tensors that `vit.Network.forward` takes."""
-
-    def __init__(self, split: Split, inputs: vit.Input) -> None:
-        self.split, self.inputs = split, inputs
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row: Row = self.split[index]
-        image = decode_image(row.image)
-        mask = torch.from_numpy(mask_of(row, image.shape[:2]))
-        return {
-            "pixel_values": self.inputs.to_tensor([image])[0],
-            "labels": row.label,
-            "masks": mask.float(),
-        }
 
 
 class MarkComplete(TrainerCallback):
@@ -119,8 +97,8 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
     trainer = Trainer(
         network,
         arguments,
-        train_dataset=TrainingRows(Split(DATASET, "train"), inputs),
-        eval_dataset=TrainingRows(Split(DATASET, "validation"), inputs),
+        train_dataset=vit.TrainingRows(Split(DATASET, "train"), inputs),
+        eval_dataset=vit.TrainingRows(Split(DATASET, "validation"), inputs),
         optimizers=(optimizer, None),
         callbacks=[EarlyStoppingCallback(params.early_stopping_patience), MarkComplete()],
     )

@@ -162,7 +162,7 @@ def small_params():
         block[name] = copy.copy(value)
     tiny = {"backbone": "tiny", "layers": [1, 2], "image_size": 56, "features": 8}
     params["detectors"] = {"padim": params["detectors"]["padim"] | tiny}
-    params["compare"]["detectors"] = ["padim", "median_residual"]
+    params["compare"]["references"] = {"median_residual": ""}
     return params
 
 

@@ -83,6 +83,28 @@ def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, image
         torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("tiles", [2, 3])
+@pytest.mark.parametrize("network", ["dinov2", "lite0"])
+def test_tiles_are_seen_one_by_one_and_joined_in_place(tmp_path, lite0, network, tiles):
+    if network == "dinov2":
+        save(tmp_path, CONFIGS["dinov2"])
+    size, layers = 70, [1, 2]
+    side = size * tiles
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    whole = load_backbone(tmp_path, layers, size, tiles)
+    part = load_backbone(tmp_path, layers, size)
+    assert whole.grids == [(tiles * height, tiles * width) for height, width in part.grids]
+    found = whole.embed(images)
+    for row, column in np.ndindex(tiles, tiles):
+        tile = images[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        for layer, (height, width), expected in zip(
+            found, part.grids, part.embed(tile), strict=True
+        ):
+            place = layer[:, :, row * height : (row + 1) * height]
+            place = place[..., column * width : (column + 1) * width]
+            torch.testing.assert_close(place, expected, rtol=0, atol=1e-5)
+
+
 def test_a_batch_of_four_equals_four_of_one(tmp_path, images):
     save(tmp_path, CONFIGS["dinov2"])
     backbone = load_backbone(tmp_path, [3], 70)

@@ -44,9 +44,12 @@ def draw(kind: str, count: int, dimensions: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("count", "dimensions", "picks"), [(700, 3, 90), (1300, 33, 150), (300, 128, 300), (90, 1, 90)]
 )
-@pytest.mark.parametrize("block", [1024, 16])
-def test_picks_are_those_of_the_naive_loop(kind, count, dimensions, picks, block, monkeypatch):
-    monkeypatch.setattr(coreset, "BLOCK", block)
+@pytest.mark.parametrize(("block", "rows", "columns"), [(1024, 4096, 256), (16, 64, 8)])
+def test_picks_are_those_of_the_naive_loop(
+    kind, count, dimensions, picks, block, rows, columns, monkeypatch
+):
+    for name, value in (("BLOCK", block), ("ROWS", rows), ("COLUMNS", columns)):
+        monkeypatch.setattr(coreset, name, value)
     for seed in range(2):
         points = draw(kind, count, dimensions, seed)
         start = seed * 7 % count
@@ -71,6 +74,14 @@ def test_one_pick_and_one_point():
 def test_more_picks_than_points_are_refused(picks):
     with pytest.raises(InputError, match="out of 10 points; choose another coreset_ratio"):
         k_center(torch.randn(10, 2), picks, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_points_that_are_not_finite_are_refused(value):
+    points = torch.randn(20, 3)
+    points[7, 1] = value
+    with pytest.raises(InputError, match="patch embeddings are not finite"):
+        k_center(points, 5, 0)
 
 
 def test_threads_do_not_change_the_picks():

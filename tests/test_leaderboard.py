@@ -1,5 +1,8 @@
 """The table over sources and seeds."""
 
+import io
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,12 +20,30 @@ def run(seed, category, value):
                         "source": {"path": "data/raw/mvtec"},
                         "extract_frames": {"category": category},
                         "fit_detector": {"seed": seed},
+                        "train_vit": {"seed": 0},
                     }
                 }
             },
-            "metrics": {"metrics/summary.json": {"data": {"padim": {"image_auroc": value}}}},
+            "metrics": {
+                "metrics/summary.json": {
+                    "data": {
+                        "padim": {"image_auroc": value},
+                        "vit": {"image_auroc": 0.6},
+                        "median_residual": {"image_auroc": 0.5},
+                    }
+                }
+            },
         },
     }
+
+
+def test_runs_with_other_settings_are_not_mixed(monkeypatch):
+    runs = shown()
+    other = run(2, "tile", 0.3)
+    other["data"]["params"]["params.yaml"]["data"]["train_vit"]["epochs"] = 9
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([*runs, other])))
+    with pytest.raises(SystemExit, match="the runs on tile differ in more than source and seed"):
+        leaderboard.main()
 
 
 def shown():
@@ -37,11 +58,13 @@ def shown():
 def test_mean_and_spread_are_over_seeds_and_a_repeated_seed_counts_once():
     runs = pd.DataFrame(leaderboard.iterate_runs(shown()))
     table = leaderboard.tabulate(runs, pd.read_csv(leaderboard.PAPERS))
-    assert table.source.tolist() == ["gears", "tile"]
-    gears, tile = table.to_dict("records")
+    assert table.source.tolist() == ["gears"] * 3 + ["tile"] * 3
+    gears, tile = table[table.detector == "padim"].to_dict("records")
     assert tile["seeds"] == 2
     assert tile["image_auroc"] == pytest.approx(0.85)
     assert tile["image_auroc_spread"] == pytest.approx(np.std([0.9, 0.8], ddof=1))
     assert tile["paper_image_auroc"] == 0.95
     assert np.isnan([gears["paper_image_auroc"], gears["image_auroc_spread"]]).all()
     assert np.isnan(tile["pixel_auroc"])
+    others = table[table.detector != "padim"]
+    assert others.seeds.tolist() == [1] * 4  # what was not drawn anew is no second run

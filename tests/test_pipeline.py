@@ -174,8 +174,8 @@ def test_no_stage_declares_a_module_that_it_does_not_use(pipeline):
         ("label", "stages/label.py"),
         ("extract_frames", "blackswan/sources/video.py"),
         ("fit_detector@patchcore", "blackswan/detectors/patchcore.py"),
-        ("evaluate_detector@vit", "blackswan/detectors/vit.py"),
-        ("evaluate_detector@vit", "blackswan/images.py"),  # only through others
+        ("evaluate_reference@vit", "blackswan/detectors/vit.py"),
+        ("evaluate_reference@vit", "blackswan/images.py"),  # only through others
     ],
 )
 def test_a_module_that_is_not_declared_is_found(pipeline, name, dep):
@@ -205,8 +205,8 @@ def test_a_section_that_is_not_declared_is_found(pipeline, name, section, key):
         ("label", "data/anomalies", "data/anomalies"),
         ("label", "data/labels.csv", "data/labels.csv"),
         ("build_dataset", "data/dataset", "data/dataset"),
-        ("evaluate_detector@vit", "data/models/vit", "data/models"),
-        ("evaluate_detector@vit", "metrics/curves/vit", "metrics/curves"),
+        ("evaluate_reference@vit", "data/models/vit", "data/models"),
+        ("evaluate_reference@vit", "metrics/curves/vit", "metrics/curves"),
     ],
 )
 def test_a_path_that_is_not_declared_is_found(pipeline, name, path, constant):
@@ -243,6 +243,7 @@ def test_a_failing_stage_leaves_what_was_there(pipeline):
 
 def test_every_script_is_a_stage_of_its_name(pipeline):
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert declared.pop("evaluate_reference")["do"] == declared["evaluate_detector"]["do"]
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
     assert scripts == set(declared)
     for name, stage in declared.items():

@@ -34,6 +34,9 @@ def test_the_detector_of_the_readme_is_one_file_and_one_block(tiny_project, tmp_
     after = tiny_project.outputs()
     assert before.items() <= after.items()
     assert all("mean_embedding" in name for name in after.keys() - before.keys())
+    assert "2 compared" in tiny_project.run("compare")
+    leaderboard = (tiny_project.root / "metrics/leaderboard.csv").read_text()
+    assert re.search(r"^main,\d,mean_embedding,", leaderboard, re.MULTILINE)
 
 
 def test_paths_that_the_readme_names_exist():

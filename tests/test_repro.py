@@ -33,11 +33,11 @@ BEGUN = {
     "build_dataset": "data/.dataset.partial/*.parquet",
     "train_vit": "data/checkpoints/train_vit/*/checkpoint-*/complete",
     "fit_detector@padim": "data/models/vit/detector.json",
-    "evaluate_detector@vit": "data/scores/.vit.partial/maps.parquet",
+    "evaluate_reference@vit": "data/scores/.vit.partial/maps.parquet",
     "evaluate_detector@padim": "data/scores/.padim.partial/maps.parquet",
     "compare": "metrics/.pictures.partial/**/*.png",
 }
-QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_detector@median_residual"}
+QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_reference@median_residual"}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path
         pipeline = pipeline.replace(f"        - {wheel}\n", "")
     (root / "dvc.yaml").write_text(pipeline)
     params["train_vit"] |= {"backbone": "tiny", "image_size": 56, "epochs": 3}
-    params["compare"] |= {"detectors": ["vit", "padim", "median_residual"]}
+    params["compare"] |= {"references": {"vit": "", "median_residual": ""}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=root, check=True)
@@ -154,9 +154,9 @@ def test_a_second_run_has_nothing_to_do_and_alpha_reruns_evaluation_alone(projec
     params = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(params.replace("alpha: 0.2", "alpha: 0.3"))
     assert stages_run(dvc(project, "repro", "compare")) == [
-        "evaluate_detector@vit",
         "evaluate_detector@padim",
-        "evaluate_detector@median_residual",
+        "evaluate_reference@vit",
+        "evaluate_reference@median_residual",
         "compare",
     ]
 

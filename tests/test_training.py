@@ -7,7 +7,7 @@ from blackswan import training
 from blackswan.checkpoints import COMPLETE
 from blackswan.errors import InputError
 from blackswan.seeds import generator
-from blackswan.training import Schedule, curve, shuffled, torch_seed, train
+from blackswan.training import Schedule, Shuffled, curve, torch_seed, train
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, weight_decay=1e-3)
 
@@ -109,7 +109,8 @@ def test_a_loss_that_is_no_number_is_told(tmp_path):
 
 
 def test_each_pass_takes_every_item_once_in_another_order():
-    taken = [shuffled(10, step, lambda n: generator(0, f"pass {n}")) for step in range(20)]
+    order = Shuffled(10, lambda n: generator(0, f"pass {n}"))
+    taken = [order[step] for step in range(20)]
     assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
     assert taken[:10] != taken[10:]
 

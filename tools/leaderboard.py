@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 PAPERS = Path(__file__).parent.parent / "benchmarks/paper_values.csv"
+SEEDED_BY = {"vit": "train_vit", "median_residual": None}  # the others by fit_detector
 METRICS = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
@@ -31,9 +32,21 @@ def iterate_runs(shown: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             source = params["extract_frames"]["category"] or Path(params["source"]["path"]).stem
             summary = data["metrics"]["metrics/summary.json"]["data"]
             for detector, metrics in summary.items():
-                seed = params["fit_detector"]["seed"]
+                block = SEEDED_BY.get(detector, "fit_detector")
+                seed = params[block]["seed"] if block else None
                 found = {key: metrics[key] for key in METRICS if key in metrics}
-                yield {"source": source, "detector": detector, "seed": seed, **found}
+                identity = {"source": source, "detector": detector, "seed": seed}
+                yield {**identity, "settings": settings(params), **found}
+
+
+def settings(params: dict[str, dict[str, Any]]) -> str:
+    """Return the params less those that a sweep over sources and seeds changes."""
+    swept = ("seed", "path", "category")
+    kept = {
+        block: {key: value for key, value in values.items() if key not in swept}
+        for block, values in params.items()
+    }
+    return json.dumps(kept, sort_keys=True)
 
 
 def tabulate(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +57,7 @@ def tabulate(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.DataFrame:
     runs = runs.reindex(columns=["source", "detector", "seed", *METRICS])
     runs = runs.drop_duplicates(["source", "detector", "seed"], keep="last")
     groups = runs.groupby(["source", "detector"])
-    table = groups.seed.count().rename("seeds").to_frame()
+    table = groups.size().rename("seeds").to_frame()
     for metric in METRICS:
         table[metric] = groups[metric].mean()
         table[f"{metric}_spread"] = groups[metric].std()
@@ -58,6 +71,12 @@ def main() -> None:
     runs = pd.DataFrame(iterate_runs(json.load(sys.stdin)))
     if runs.empty:
         sys.exit("error: no experiment has metrics yet; run some with `dvc exp run`")
+    differ = runs.groupby("source").settings.nunique()
+    if (differ > 1).any():
+        sys.exit(
+            f"error: the runs on {differ.idxmax()} differ in more than source and seed; remove "
+            "those of other sweeps with `dvc exp remove`"
+        )
     table = tabulate(runs, pd.read_csv(PAPERS))
     print("| " + " | ".join(table.columns) + " |\n" + "| --- " * len(table.columns) + "|")
     for row in table.itertuples(index=False):

@@ -35,7 +35,7 @@ SIZES, THREADS, TOLERANCE = (160, 224, 256), 2, 2e-3  # pixels a side
 MAIN_SIZE = 224  # where a slow fit is repeated and the coreset alone is timed
 OUR_RUNS = 5  # of PatchCore; its image AUROC depends much on the first pick
 PARTS = ("padim", "patchcore", "coreset", "metrics")
-COMMON = {"backbone": "efficientnet_lite0", "features": 100}
+COMMON = {"backbone": "efficientnet_lite0", "tiles": 1, "features": 100}
 PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and strides 8, 16
     "padim": {
         **COMMON, "layers": [1, 2, 4], "covariance": "full", "rank": 100, "regularization": 0.01,

@@ -30,7 +30,8 @@ def draw_image_size(results: dict[str, Any]) -> None:
                 axis.loglog(sizes, means, style, color=f"C{color}", label=f"{model}, {side}")
                 _ticks(axis, sizes)
         axis.set(xlabel="pixels a side", ylabel=label)
-    axes[0].legend(fontsize=7)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, handlelength=4)
     figure.savefig(HERE / "image_size.png", dpi=110, metadata={"Software": None})
 
 

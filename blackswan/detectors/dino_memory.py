@@ -19,40 +19,35 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 from tqdm import tqdm
 
-from blackswan.backbones import Backbone, load_backbone
+from blackswan.backbones import Backbone
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
-    BACKBONE,
-    JSON,
     Moments,
+    PatchParams,
     check_memory,
     finest_grid,
-    load_tensors,
+    open_backbone,
+    read_detector,
     save_detector,
     slices,
 )
 from blackswan.errors import InputError
 from blackswan.neighbors import nearest
-from blackswan.params import Section, load_section
 from blackswan.seeds import generator
 
 MASK_REFERENCES = 8  # images whose patches set the threshold of the mask
 
 
-class Params(Section):
-    """Knobs of the memory bank and of the subspace."""
+class Params(PatchParams):
+    """Knobs of memory bank and subspace; the layers are averaged, once patches have length 1."""
 
-    backbone: str  # a name of the fetch_weights block
-    layers: list[int]  # averaged, once the patches of each have length 1
-    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
     method: Literal["memory", "subspace"]
     references: Annotated[int, Field(ge=1)] | None  # normal images drawn by seed; null takes all
     rotations: Annotated[int, Field(ge=1, le=360)]  # of a reference, over a full turn; 1: upright
     mask: Literal["none", "pca"]  # pca: score nothing but the foreground
     variance: Annotated[float, Field(gt=0, lt=1)]  # of subspace: the share that it keeps
     top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
-    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
 
 
 class Detector:
@@ -60,7 +55,7 @@ class Detector:
 
     def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = load_backbone(weights, params.layers, params.image_size)
+        self.backbone = open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -103,11 +98,11 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     bank that would not fit in memory and for a subspace that leaves no direction out.
     """
     weights = resources.weights / params.backbone
-    backbone = load_backbone(weights, params.layers, params.image_size)
+    backbone = open_backbone(weights, params)
     if len({*backbone.channels}) > 1:
         raise InputError(
-            f"dino_memory.layers = {params.layers} have {backbone.channels} channels and cannot be "
-            "averaged; choose one, or the backbone of a vision transformer"
+            f"detectors.dino_memory.layers = {params.layers} have {backbone.channels} channels and "
+            "cannot be averaged; choose one, or the backbone of a vision transformer"
         )
     chosen = _choose_references(len(images), params.references, resources.seed)
     height, width = finest_grid(backbone)
@@ -144,8 +139,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    params = load_section(Params, "params", folder / JSON)
-    return Detector(params, folder / BACKBONE, load_tensors(folder))
+    return Detector(*read_detector(folder, Params))
 
 
 def foreground(projections: Tensor, threshold: Tensor) -> Tensor:
@@ -172,8 +166,8 @@ def _choose_references(available: int, wanted: int | None, seed: int) -> list[in
     """Draw the indices of the references, ascending; a larger draw contains a smaller one."""
     if available < (wanted or 1):
         raise InputError(
-            f"dino_memory.references = {'null' if wanted is None else wanted} needs at least "
-            f"{wanted or 1} normal images and there are {available}; lower it or add images"
+            f"detectors.dino_memory.references = {'null' if wanted is None else wanted} needs at "
+            f"least {wanted or 1} normal images and there are {available}; lower it or add images"
         )
     order = generator(seed, "dino_memory", "references").permutation(available)
     return sorted(order[:wanted].tolist())
@@ -209,8 +203,8 @@ def _residual_directions(moments: Moments, variance: float) -> Tensor:
     left = int((values.cumsum(0) <= (1 - variance) * values.sum()).sum())
     if left == 0:
         raise InputError(
-            f"dino_memory.variance = {variance} keeps every direction, so nothing lies outside; "
-            "lower it"
+            f"detectors.dino_memory.variance = {variance} keeps every direction, so nothing lies "
+            "outside; lower it"
         )
     return vectors[:, :left].float().contiguous()  # as load returns it, so that no bit differs
 

@@ -30,7 +30,7 @@ from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
 from blackswan.pdn import Pdn
 from blackswan.seeds import generator
-from blackswan.training import Schedule, shuffled, torch_seed
+from blackswan.training import Schedule, Shuffled, torch_seed
 
 P_HARD = 0.999  # the loss of the student is the mean of its largest 0.1 % of squared differences
 Q_A, Q_B = 0.9, 0.995  # these quantiles of validation maps become 0 and 0.1
@@ -194,7 +194,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """
     if params.crop_size is not None and params.crop_size > params.image_size:
         raise InputError(
-            f"efficient_ad.crop_size = {params.crop_size} exceeds image_size = "
+            f"detectors.efficient_ad.crop_size = {params.crop_size} exceeds image_size = "
             f"{params.image_size}; lower it, or take null for whole images"
         )
     if not len(resources.validation):
@@ -212,12 +212,13 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     with torch_seed(generator(resources.seed, "efficient_ad", "initial weights")):
         network = Network(teacher, params.image_size)
 
+    order = Shuffled(
+        len(prepared), lambda n: generator(resources.seed, "efficient_ad", f"pass {n}")
+    )
+
     def loss(step: int) -> Tensor:
-        order = shuffled(
-            len(prepared), step, lambda n: generator(resources.seed, "efficient_ad", f"pass {n}")
-        )
         rng = generator(resources.seed, "efficient_ad", f"step {step}")
-        image = np.array(prepared[order])
+        image = np.array(prepared[order[step]])
         photo = pdn.random_view(photos[rng.integers(len(photos))], rng, GRAY_PENALTIES)
         jittered = _jitter(image, rng)
         window = _window(params, rng)

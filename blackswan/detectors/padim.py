@@ -14,32 +14,28 @@ from pydantic import Field
 from scipy.linalg.lapack import dtrtri
 from torch import Tensor
 
-from blackswan.backbones import load_backbone
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
-    BACKBONE,
-    JSON,
     Moments,
+    PatchParams,
     check_features,
     check_memory,
     concatenate,
     finest_grid,
-    load_tensors,
     normal_batches,
+    open_backbone,
+    read_detector,
     save_detector,
     slices,
 )
-from blackswan.params import Section, load_section
+from blackswan.errors import InputError
 from blackswan.seeds import generator
 
 
-class Params(Section):
-    """Knobs of PaDiM."""
+class Params(PatchParams):
+    """Knobs of PaDiM; the layers are joined on the grid of the finest."""
 
-    backbone: str  # a name of the fetch_weights block
-    layers: list[int]  # joined on the grid of the finest
-    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
     features: Annotated[int, Field(ge=1)] | None  # channels drawn at random; null takes all
     covariance: Literal["full", "diagonal", "low_rank"]
     rank: Annotated[
@@ -48,7 +44,6 @@ class Params(Section):
     regularization: Annotated[
         float, Field(gt=0)
     ]  # epsilon added to every variance; 0.01 in the paper
-    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
 
 
 class Detector:
@@ -56,7 +51,7 @@ class Detector:
 
     def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = load_backbone(weights, params.layers, params.image_size)
+        self.backbone = open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -95,7 +90,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     have and where the covariances would not fit in memory.
     """
     weights = resources.weights / params.backbone
-    backbone = load_backbone(weights, params.layers, params.image_size)
+    backbone = open_backbone(weights, params)
     features = check_features(params.features, backbone, "padim")
     grid = finest_grid(backbone)
     selection = _selection(params, sum(backbone.channels), features, resources.seed)
@@ -106,7 +101,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     check_memory(
         needed,
         f"padim with {grid[0]} x {grid[1]} positions and {dimensions} features",
-        "lower image_size or features, or choose covariance: low_rank or diagonal",
+        "lower image_size or features, or choose covariance: low_rank (and a rank) or diagonal",
     )
     moments = Moments(grid[0] * grid[1], dimensions, full)
     with torch.inference_mode():
@@ -118,8 +113,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    params = load_section(Params, "params", folder / JSON)
-    return Detector(params, folder / BACKBONE, load_tensors(folder))
+    return Detector(*read_detector(folder, Params))
 
 
 def _selection(params: Params, channels: int, features: int, seed: int) -> Tensor:
@@ -167,5 +161,11 @@ def _whiten(covariances: Tensor, epsilon: float, out: Tensor) -> None:
     """Invert the Cholesky factors of (p, D, D) one by one: torch's batched solve is slow."""
     covariances.diagonal(dim1=1, dim2=2).add_(epsilon)
     for position, covariance in enumerate(covariances):
-        factor = torch.linalg.cholesky(covariance).numpy()
+        try:
+            factor = torch.linalg.cholesky(covariance).numpy()
+        except torch.linalg.LinAlgError:
+            raise InputError(
+                "the covariance of a position cannot be inverted; raise "
+                "detectors.padim.regularization"
+            ) from None
         out[position] = torch.from_numpy(dtrtri(factor, lower=1)[0])

@@ -14,34 +14,29 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from blackswan.backbones import load_backbone
 from blackswan.coreset import Projection, coreset_size, k_center, random_directions
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
-    BACKBONE,
-    JSON,
+    PatchParams,
     check_features,
     check_memory,
     concatenate,
     finest_grid,
-    load_tensors,
     normal_batches,
+    open_backbone,
+    read_detector,
     save_detector,
     slices,
 )
 from blackswan.errors import InputError
 from blackswan.neighbors import nearest
-from blackswan.params import Section, load_section
 from blackswan.seeds import generator
 
 
-class Params(Section):
-    """Knobs of PatchCore."""
+class Params(PatchParams):
+    """Knobs of PatchCore; the layers are joined on the grid of the finest."""
 
-    backbone: str  # a name of the fetch_weights block
-    layers: list[int]  # joined on the grid of the finest
-    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
     neighborhood: int  # side of the patches that are averaged, odd; 3 in the paper
     features: (
         Annotated[int, Field(ge=1)] | None
@@ -49,7 +44,6 @@ class Params(Section):
     projection: Projection
     coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of all patches, kept in the memory bank
     neighbors: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves image scores unweighted
-    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
 
     @field_validator("neighborhood")
     @classmethod
@@ -64,7 +58,7 @@ class Detector:
 
     def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = load_backbone(weights, params.layers, params.image_size)
+        self.backbone = open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -105,11 +99,12 @@ class Detector:
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """Fill the memory bank with the coreset of the patches of normal `images`.
 
+    All patches are in memory at once, for exact picks need them: 4 bytes x patches x features.
     Raises InputError for fewer than two images, for equal images, for more features than the layers
     have, for a bank smaller than `neighbors` and where the patches would not fit in memory.
     """
     weights = resources.weights / params.backbone
-    backbone = load_backbone(weights, params.layers, params.image_size)
+    backbone = open_backbone(weights, params)
     features = check_features(params.features, backbone, "patchcore")
     grid = finest_grid(backbone)
     positions = grid[0] * grid[1]
@@ -117,12 +112,13 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     kept = coreset_size(total, params.coreset_ratio)
     if kept < params.neighbors:
         raise InputError(
-            f"patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {total} patches, "
-            f"fewer than patchcore.neighbors = {params.neighbors}; raise the one or lower the other"
+            f"detectors.patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {total} "
+            f"patches, fewer than detectors.patchcore.neighbors = {params.neighbors}; raise the "
+            "one or lower the other"
         )
-    # all patches with two norms each, and the bank
+    # all patches with what the coreset knows of each, and the bank
     check_memory(
-        4 * (total * (features + 2) + kept * features),
+        4 * (total * (features + 3) + kept * features),
         f"patchcore with {total} patches of {features} features",
         "lower image_size or features, or fit on fewer images",
     )
@@ -142,14 +138,15 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             patches[filled : filled + size] = embedded.flatten(0, 1)
             filled += size
         start = int(generator(resources.seed, "patchcore", "coreset").integers(total))
-        tensors["memory_bank"] = patches[k_center(patches, kept, start)]
+        tensors["memory_bank"] = (
+            patches if kept == total else patches[k_center(patches, kept, start)]
+        )
     return Detector(params, weights, tensors)
 
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    params = load_section(Params, "params", folder / JSON)
-    return Detector(params, folder / BACKBONE, load_tensors(folder))
+    return Detector(*read_detector(folder, Params))
 
 
 def _embed(

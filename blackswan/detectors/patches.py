@@ -4,27 +4,43 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import psutil
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from blackswan.backbones import Backbone
+from blackswan.backbones import Backbone, load_backbone
 from blackswan.detectors.interface import Images
 from blackswan.errors import InputError
 from blackswan.outputs import replace_file
-from blackswan.params import Section
+from blackswan.params import Section, load_section
 
 BATCH = 8  # images embedded at once: bounds memory, changes no result
 # Of the covariances that are freed at once; malloc returns nothing below 32 MB to the system.
 BLOCK_BYTES = 40_000_000
 TENSORS, JSON, BACKBONE = "detector.safetensors", "detector.json", "backbone"
+
+
+class PatchParams(Section):
+    """Knobs that all detectors on patch embeddings have."""
+
+    backbone: str  # a name of the fetch_weights block
+    layers: list[int]
+    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
+    tiles: Annotated[int, Field(ge=1, le=16)]  # a side; the backbone sees each as such a square
+    smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
+
+
+def open_backbone(weights: Path, params: PatchParams) -> Backbone:
+    """Load the backbone with the layers, size and tiles of the params."""
+    return load_backbone(weights, params.layers, params.image_size, params.tiles)
 
 
 def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
@@ -84,15 +100,24 @@ def check_features(features: int | None, backbone: Backbone, name: str) -> int:
     channels = sum(backbone.channels)
     if features is not None and features > channels:
         raise InputError(
-            f"{name}.features = {features} exceeds the {channels} channels of the layers "
+            f"detectors.{name}.features = {features} exceeds the {channels} channels of the layers "
             f"{backbone.layers}; lower it or add a layer"
         )
     return features or channels
 
 
+def container_memory(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the bytes that a container may still take (cgroup v2); infinite without a limit."""
+    try:
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):  # no such group, or a limit of "max"
+        return float("inf")
+
+
 def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Raise InputError where `needed` bytes are more than this machine has available."""
-    available = psutil.virtual_memory().available
+    """Raise InputError where `needed` bytes are more than this machine, or container, has left."""
+    available = min(psutil.virtual_memory().available, container_memory())
     if needed > available:
         raise InputError(
             f"{what} needs {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
@@ -128,6 +153,16 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
+AnyParams = TypeVar("AnyParams", bound=PatchParams)
+
+
+def read_detector(
+    folder: Path, params: type[AnyParams]
+) -> tuple[AnyParams, Path, dict[str, Tensor]]:
+    """Read what `save_detector` wrote: params, folder of the backbone and tensors."""
+    return load_section(params, "params", folder / JSON), folder / BACKBONE, load_tensors(folder)
+
+
 class Moments:
     """Streaming mean and covariance at every position, about the mean of the first batch.
 
@@ -136,8 +171,8 @@ class Moments:
 
     def __init__(self, positions: int, dimensions: int, full: bool) -> None:
         self.count, self.full = 0, full
-        self.origin: Tensor | None = None  # (P, D); near the mean, so that squares do not cancel
         self.sums = torch.zeros(positions, dimensions, dtype=torch.float64)
+        self.origin = self.sums  # once images come, near the mean, so that squares do not cancel
         size = max(1, BLOCK_BYTES // (8 * dimensions**2)) if full else positions
         self.blocks = [
             slice(start, min(start + size, positions)) for start in range(0, positions, size)
@@ -150,7 +185,7 @@ class Moments:
 
     def add(self, embeddings: Tensor) -> None:
         """Add embeddings (P, N, D)."""
-        if self.origin is None:
+        if self.count == 0:
             self.origin = embeddings.mean(1, dtype=torch.float64)
         self.count += embeddings.shape[1]
         for block, products in zip(self.blocks, self.products, strict=True):
@@ -163,7 +198,6 @@ class Moments:
 
     def mean(self) -> Tensor:
         """Return the means (P, D), float64."""
-        assert self.origin is not None
         return self.origin + self.sums / self.count
 
     def covariance(self, block: int = 0) -> Tensor:

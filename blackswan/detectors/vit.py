@@ -7,8 +7,8 @@ will do.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,8 +17,10 @@ from torch.nn import functional
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from blackswan.backbones import read_normalisation, to_tensor
-from blackswan.dataset import LABELS
+from blackswan.dataset import LABELS, Split, mask_of
 from blackswan.detectors.interface import Scores
+from blackswan.detectors.maps import to_maps
+from blackswan.images import decode_image
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
@@ -41,6 +43,26 @@ class Input(Section):
         return to_tensor(images, self.image_size, self.mean, self.deviation)
 
 
+class TrainingRows(torch.utils.data.Dataset):
+    """Rows of a split as the tensors that `Network.forward` takes."""
+
+    def __init__(self, split: Split, inputs: Input) -> None:
+        self.split, self.inputs = split, inputs
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.split[index]
+        image = decode_image(row.image)
+        mask = torch.from_numpy(mask_of(row, image.shape[:2]))
+        return {
+            "pixel_values": self.inputs.to_tensor([image])[0],
+            "labels": row.label,
+            "masks": mask.float(),
+        }
+
+
 class Network(nn.Module):
     """A two-class image classifier, and a linear head that judges each patch."""
 
@@ -56,6 +78,7 @@ class Network(nn.Module):
         return cls(
             AutoModelForImageClassification.from_pretrained(
                 weights,
+                local_files_only=True,
                 num_labels=len(LABELS),
                 id2label=dict(enumerate(LABELS)),
                 label2id={name: index for index, name in enumerate(LABELS)},
@@ -106,18 +129,13 @@ class Detector:
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score a batch of RGB images, uint8 (H, W, 3); scores and maps are probabilities."""
+        """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
         device = next(self.network.parameters()).device
         pixels = self.inputs.to_tensor(images).to(device)
         output = self.network(pixels)
-        patches = output["patch_logits"].sigmoid().cpu().numpy()  # (N, h, w)
-        maps = [
-            cv2.resize(patch, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-            for patch, image in zip(patches, images, strict=True)
-        ]
-        return Scores(
-            output["logits"].softmax(dim=1)[:, 1].cpu().numpy(), np.stack(maps), probabilities=True
-        )
+        patches = output["patch_logits"].sigmoid().cpu()  # (N, h, w)
+        maps = to_maps(patches, images[0].shape[:2], 0)
+        return Scores(output["logits"].softmax(dim=1)[:, 1].cpu().numpy(), maps, probabilities=True)
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""
@@ -128,6 +146,8 @@ class Detector:
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    network = Network(AutoModelForImageClassification.from_pretrained(folder))
+    network = Network(
+        AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    )
     network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
     return Detector(network, load_section(Input, "input", folder / "detector.json"))

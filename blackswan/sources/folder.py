@@ -13,7 +13,7 @@ from blackswan.images import list_images, name_by_stem, read_image, read_mask
 from blackswan.params import Section
 from blackswan.records import Frame, SourceImage
 
-# Sub-folders that speak of labels: to take all of them as normal would poison the training.
+# Folders that speak of labels or masks: to take all of them as normal would poison the training.
 _LABELS = {
     "good",
     "ok",
@@ -28,7 +28,15 @@ _LABELS = {
     "anomaly",
     "anomalies",
     "anomalous",
+    "broken",
+    "test",
+    "ground_truth",
+    "mask",
+    "masks",
+    "label",
+    "labels",
 }
+_MASK_ENDS = ("_mask", "_label")  # of file names
 
 
 class Params(Section):
@@ -113,12 +121,14 @@ def _by_label(
     if not params.normal:
         return files, {}
     if not (path / params.normal).is_dir():
-        for top in sorted({PurePosixPath(stem).parts[0] for stem in files if "/" in stem}):
-            if top.lower() in _LABELS or top == params.anomalous.split("/")[0]:
+        for stem in files:
+            folders = PurePosixPath(stem).parent
+            speaks = {part.lower() for part in folders.parts} & _LABELS or stem.endswith(_MASK_ENDS)
+            if speaks or folders.is_relative_to(params.anomalous or "/"):
                 raise InputError(
-                    f"{path} holds {top} but no {params.normal}; set normal and anomalous of "
-                    'extract_frames.folder to its sub-folders, or normal to "" if every image is '
-                    "normal"
+                    f"{path} holds {stem} but no folder {params.normal}; set normal, anomalous and "
+                    'masks of extract_frames.folder to its sub-folders, or normal to "" if every '
+                    "image is normal"
                 )
         return files, {}
     normal, anomalous = _take(files, params.normal), _take(files, params.anomalous)

@@ -119,7 +119,9 @@ def _open(path: Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _retrieve(capture: cv2.VideoCapture, path: Path) -> np.ndarray:
-    _, image = capture.retrieve()  # (H, W, 3) BGR
+    decoded, image = capture.retrieve()  # (H, W, 3) BGR
+    if not decoded:
+        raise InputError(f"{path} has a frame that OpenCV cannot decode; re-encode the video")
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise InputError(

@@ -11,6 +11,7 @@ SETTINGS = {
     "backbone": "tiny",
     "layers": [1, 2],
     "image_size": 112,
+    "tiles": 1,
     "features": 20,
     "covariance": "full",
     "rank": 8,

@@ -11,6 +11,7 @@ SETTINGS = {
     "backbone": "tiny",
     "layers": [1, 2],
     "image_size": 112,
+    "tiles": 1,
     "neighborhood": 3,
     "features": 32,
     "projection": "gaussian",
@@ -149,7 +150,7 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="patchcore.features = 49 exceeds the 48 channels"):
         patchcore.fit(images, settings(features=49), resources)
     with pytest.raises(
-        InputError, match="keeps 3 of 2560 patches, fewer than patchcore.neighbors = 9"
+        InputError, match="keeps 3 of 2560 patches, fewer than detectors.patchcore.neighbors = 9"
     ):
         patchcore.fit(images, settings(coreset_ratio=0.001), resources)
     with pytest.raises(InputError, match="at least 2 normal images"):

@@ -40,3 +40,15 @@ def test_memory_is_checked_before_it_is_used(monkeypatch):
         InputError, match="padim needs 2.1 GB of memory and 2.0 GB are available; lower features"
     ):
         check_memory(2_100_000_000, "padim", "lower features")
+    monkeypatch.setattr(patches, "container_memory", lambda: 1_000_000_000)
+    with pytest.raises(InputError, match=r"needs 1.9 GB of memory and 1.0 GB are available"):
+        check_memory(1_900_000_000, "padim", "lower features")
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path):
+    assert patches.container_memory(tmp_path) == float("inf")
+    (tmp_path / "memory.current").write_text("300\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert patches.container_memory(tmp_path) == float("inf")
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert patches.container_memory(tmp_path) == 700

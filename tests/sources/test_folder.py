@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +9,16 @@ from pydantic import ValidationError
 
 from blackswan.errors import InputError
 from blackswan.sources.folder import Params, list_frames
+from stages.extract_frames import open_source
 
 ALIENS = Path(__file__).parents[2] / "../shared/data/folder/aliens"
 
 
 def params(normal="normal", anomalous="anomaly", masks="", group_pattern=""):
     return Params(normal=normal, anomalous=anomalous, masks=masks, group_pattern=group_pattern)
+
+
+SOURCE = SimpleNamespace(category="", folder=params())  # of extract_frames
 
 
 def draw(root, *names, size=(6, 4), grey=90):
@@ -129,12 +134,24 @@ def test_group_pattern_is_checked_with_the_params(pattern, words):
         params(group_pattern=pattern)
 
 
-@pytest.mark.parametrize("name", ["anomaly", "Bad", "good"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anomaly/1",
+        "Bad/1",
+        "good/1",
+        "Data/Images/Anomaly/1",  # VisA as it comes
+        "kos01/Part5_label",  # KolektorSDD as it comes
+        "Train/Good/1",
+        "labels/1",
+        "parts/masks/1",
+    ],
+)
 def test_labels_by_other_names_are_not_taken_as_normal(tmp_path, name):
-    draw(tmp_path, "1.png", "2.png", f"{name}/1.png")
+    draw(tmp_path, "1.png", "2.png", f"{name}.png")
     refused(
-        lambda: list_frames(tmp_path, params()),
-        f"holds {name} but no normal",
+        lambda: open_source(tmp_path, SOURCE),
+        f"holds {name} but no folder normal",
         "extract_frames.folder",
     )
     assert len(list_frames(tmp_path, params(normal=""))) == 3
