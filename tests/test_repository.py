@@ -1,11 +1,14 @@
 """The furniture: versions, ignored files, the Makefile and the remote say what is true."""
 
+import ast
 import configparser
 import os
 import re
 import subprocess
 import tomllib
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -132,3 +135,20 @@ def test_hooks_need_no_network():
 
 def test_packages_are_empty_to_import():
     assert [str(path) for path in ROOT.glob("blackswan/**/__init__.py") if path.read_text()] == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted({*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks/anomalib").glob("*.py")}),
+    ids=lambda path: path.name,
+)
+def test_a_benchmark_imports_what_exists(script):
+    for node in ast.walk(ast.parse(script.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        stage = (ROOT / f"stages/{node.module}.py").exists()
+        if stage or node.module.startswith("blackswan"):
+            module = import_module(f"stages.{node.module}" if stage else node.module)
+            for alias in node.names:
+                found = hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}")
+                assert found, f"{node.module}.{alias.name}"
