@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every detector on MVTec AD screw at 256 pixels, by `dvc exp run`; what came out is kept here.
-# In a fresh clone with a .venv, for it leaves the run in the workspace; about 80 minutes on two cores:
+# In a fresh clone with a .venv, for it leaves the run in the workspace; more than an hour on two cores:
 #     benchmarks/screw/run.sh ../shared/data/mvtec/screw
 set -euo pipefail
 cd "$(dirname "$0")/../.."
