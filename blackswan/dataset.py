@@ -145,6 +145,11 @@ class Pictures:
     def __init__(self, split: Split, indices: list[int]) -> None:
         self._split, self._indices = split, indices
 
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the frames, in the order of iteration."""
+        return self._split.facts.path.iloc[self._indices].tolist()
+
     def __len__(self) -> int:
         return len(self._indices)
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from blackswan import pdn
 from blackswan.backbones import Backbone
-from blackswan.detectors.patches import concatenate
+from blackswan.detectors.patches import channel_statistics, concatenate
 from blackswan.pdn import Size
 from blackswan.seeds import generator
 from blackswan.training import Shuffled
@@ -70,10 +70,7 @@ def describe(backbone: Backbone, views: list[np.ndarray], size: Size) -> Tensor:
 
 def measure(backbone: Backbone, views: Views, count: int, size: Size) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of the target, (C, 1, 1), over views."""
-    sums = torch.zeros(2, sum(backbone.channels), dtype=torch.float64)
-    for number in tqdm(range(count), "normalise the target", unit="view", disable=None):
-        target = describe(backbone, [views[number]], size).double()
-        sums += torch.stack([target.mean((0, 2, 3)), target.square().mean((0, 2, 3))])
-    mean, square = sums / count
-    std = (square - mean.square()).clamp_(min=0).sqrt().clamp_(min=1e-6)
-    return mean.float()[:, None, None], std.float()[:, None, None]
+    bar = tqdm(range(count), "normalise the target", unit="view", disable=None)
+    targets = (describe(backbone, [views[number]], size) for number in bar)
+    mean, std = channel_statistics(targets, sum(backbone.channels))
+    return mean[:, None, None], std[:, None, None]

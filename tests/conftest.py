@@ -93,6 +93,18 @@ class Project:
         return files
 
 
+class Pictures(list):
+    """Images that know their paths, as those of a split do."""
+
+    @property
+    def paths(self):
+        return [f"{number}.png" for number in range(len(self))]
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        return Pictures(found) if isinstance(key, slice) else found
+
+
 def draw_clip(path, frames=40, size=(48, 40), fps=20, codec="MJPG"):
     """Write a clip in which a bright disc moves over a texture that drifts."""
     rng = np.random.default_rng(1)

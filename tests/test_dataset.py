@@ -82,6 +82,7 @@ def test_facts_and_normal_images(folder):
     chosen = [row for row in ROWS if row.label == 0 and not row.augmented]
     normal = split.normal_images
     assert len(normal) == len(chosen)
+    assert normal.paths == [row.path for row in chosen]
     for _ in range(2):  # again and again
         for image, row in zip(normal, chosen, strict=True):
             assert np.array_equal(image, decode_image(row.image))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, draw_part
+from conftest import ROOT, Pictures, draw_part
 
 from blackswan.backbones import load_backbone, to_tensor
 from blackswan.detectors.interface import Resources, load_module
@@ -34,7 +34,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def parts():
     rng = np.random.default_rng(0)
-    normal = [draw_part(rng, size=224)[0] for _ in range(32)]
+    normal = Pictures(draw_part(rng, size=224)[0] for _ in range(32))
     return normal[:20], [*normal[20:], *(draw_part(rng, "scratch", size=224)[0] for _ in range(4))]
 
 

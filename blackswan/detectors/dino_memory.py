@@ -6,6 +6,7 @@ the principal components of those patches are kept, and a patch scores its energ
 The image score is the mean of the highest patch scores.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from blackswan.backbones import Backbone
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
+    JSON,
     Moments,
     PatchParams,
     check_memory,
@@ -53,8 +55,11 @@ class Params(PatchParams):
 class Detector:
     """Distance of every patch to the patches, or to the subspace, of the references."""
 
-    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self, params: Params, weights: Path, tensors: dict[str, Tensor], references: list[str]
+    ) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
+        self.references = references  # paths of the images it was fitted on
         self.backbone = open_backbone(weights, params)
 
     @torch.inference_mode()
@@ -86,9 +91,9 @@ class Detector:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write the tensors, the params, the indices of the references and the backbone."""
-        chosen = {"reference_indices": self.tensors["reference_indices"].tolist()}
-        save_detector(folder, self.params, self.tensors, self.weights, chosen)
+        """Write the tensors, the params, the paths of the references and the backbone."""
+        facts = {"references": self.references}
+        save_detector(folder, self.params, self.tensors, self.weights, facts)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
@@ -124,22 +129,25 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
                 bank[number * positions : (number + 1) * positions] = patches
             if number < MASK_REFERENCES:
                 sample.append(patches)
-    tensors = {"reference_indices": torch.tensor(chosen)}
+    values, vectors = torch.linalg.eigh(moments.take_covariances()[0])
+    tensors = {}
     if keeps:
         tensors["memory_bank"] = bank
     else:
         tensors["mean"] = moments.mean()[0].float()
-        tensors["residual_directions"] = _residual_directions(moments, params.variance)
+        tensors["residual_directions"] = _residual_directions(values, vectors, params.variance)
     if params.mask == "pca":
-        first = torch.linalg.eigh(moments.covariance()[0]).eigenvectors[:, -1].float()
+        first = vectors[:, -1].float()
         projections = (torch.cat(sample) @ first).view(-1, height, width)
         tensors["mask_direction"], tensors["mask_threshold"] = _mask(first, projections)
-    return Detector(params, weights, tensors)
+    return Detector(params, weights, tensors, [images.paths[index] for index in chosen])
 
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    return Detector(*read_detector(folder, Params))
+    params, weights, tensors = read_detector(folder, Params)
+    references = json.loads((folder / JSON).read_text(encoding="utf-8"))["references"]
+    return Detector(params, weights, tensors, references)
 
 
 def foreground(projections: Tensor, threshold: Tensor) -> Tensor:
@@ -196,9 +204,11 @@ def _embed(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
     return normalize(patches, dim=1)
 
 
-def _residual_directions(moments: Moments, variance: float) -> Tensor:
-    """Return the principal directions (D, K) that are left when `variance` is kept."""
-    values, vectors = torch.linalg.eigh(moments.covariance()[0])  # ascending
+def _residual_directions(values: Tensor, vectors: Tensor, variance: float) -> Tensor:
+    """Return the principal directions (D, K) that are left when `variance` is kept.
+
+    Given the eigenvalues (D,) of the covariance, ascending, and its eigenvectors (D, D).
+    """
     values = values.clamp(min=0)
     left = int((values.cumsum(0) <= (1 - variance) * values.sum()).sum())
     if left == 0:

@@ -23,7 +23,13 @@ from blackswan.backbones import read_normalisation, to_tensor
 from blackswan.checkpoints import fingerprint
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
-from blackswan.detectors.patches import JSON, TENSORS, load_tensors, normal_batches
+from blackswan.detectors.patches import (
+    JSON,
+    TENSORS,
+    channel_statistics,
+    load_tensors,
+    normal_batches,
+)
 from blackswan.errors import InputError
 from blackswan.images import crop_and_resize
 from blackswan.outputs import replace_file
@@ -286,13 +292,9 @@ def _window(params: Params, rng: np.random.Generator) -> tuple[int, int, int]:
 @torch.inference_mode()
 def _normalise_teacher(teacher: Pdn, prepared: np.ndarray, inputs: Input) -> None:
     """Bring the teacher's channels to mean 0 and variance 1 over the normal images."""
-    sums = torch.zeros(2, teacher.channels, dtype=torch.float64)
-    for image in tqdm(prepared, "normalise the teacher", unit="image", disable=None):
-        output = teacher(inputs(image)).double()
-        sums += torch.stack([output.mean((0, 2, 3)), output.square().mean((0, 2, 3))])
-    mean, square = sums / len(prepared)
-    std = (square - mean.square()).clamp_(min=0).sqrt().clamp_(min=1e-6)
-    teacher.normalise(mean.float(), std.float())
+    bar = tqdm(prepared, "normalise the teacher", unit="image", disable=None)
+    outputs = (teacher(inputs(image)) for image in bar)
+    teacher.normalise(*channel_statistics(outputs, teacher.channels))
 
 
 @torch.inference_mode()

@@ -23,6 +23,10 @@ from blackswan.errors import InputError
 class Images(Protocol):
     """RGB images, uint8 (H, W, 3), all of one size; may be iterated again and again."""
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """Name the images, in the order of iteration."""
+
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[np.ndarray]: ...

@@ -147,13 +147,10 @@ def _gaussians(moments: Moments, epsilon: float) -> tuple[Tensor, Tensor]:
     """
     mean = moments.mean().float()
     if not moments.full:
-        return mean, (moments.covariance().clamp_(min=0) + epsilon).rsqrt().float()
+        return mean, (moments.take_covariances().clamp_(min=0) + epsilon).rsqrt().float()
     whitening = torch.empty(*mean.shape, mean.shape[1])  # takes the memory that is freed here
     for number, block in enumerate(moments.blocks):
-        covariances = moments.covariance(number)
-        moments.free(number)
-        _whiten(covariances, epsilon, whitening[block])
-        del covariances  # before the next block is computed
+        _whiten(moments.take_covariances(number), epsilon, whitening[block])
     return mean, whitening
 
 

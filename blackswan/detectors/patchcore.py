@@ -154,7 +154,7 @@ def _embed(
 ) -> Tensor:
     """Return the neighbourhood-aware patch embeddings (N, P, D) of equation 2."""
     if neighborhood > 1:
-        # Zeros beyond the border count, as in the paper's code; without them screw loses 6 points.
+        # Zeros beyond the border count, as in the paper's code.
         layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
     patches = concatenate(layers, grid, "bilinear").flatten(2).mT  # (N, P, C)
     return patches @ directions if directions is not None else patches

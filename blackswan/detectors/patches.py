@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -166,7 +166,7 @@ def read_detector(
 class Moments:
     """Streaming mean and covariance at every position, about the mean of the first batch.
 
-    Covariances are kept in blocks of positions, so that they can be freed one after the other.
+    Covariances are kept in blocks of positions, so that their memory is given back one by one.
     """
 
     def __init__(self, positions: int, dimensions: int, full: bool) -> None:
@@ -200,17 +200,24 @@ class Moments:
         """Return the means (P, D), float64."""
         return self.origin + self.sums / self.count
 
-    def covariance(self, block: int = 0) -> Tensor:
-        """Return the covariances (p, D, D), or the variances (P, D), of a block, float64."""
+    def take_covariances(self, block: int = 0) -> Tensor:
+        """Return the covariances (p, D, D), or the variances (P, D), of a block, float64.
+
+        They take the place of what was summed up: no block can be taken twice.
+        """
         shift = self.sums[self.blocks[block]] / self.count
+        centred, self.products[block] = self.products[block], torch.empty(0)
         if self.full:
-            centred = torch.baddbmm(
-                self.products[block], shift[:, :, None], shift[:, None], alpha=-self.count
-            )
+            centred.baddbmm_(shift[:, :, None], shift[:, None], alpha=-self.count)
         else:
-            centred = self.products[block] - self.count * shift.square()
+            centred -= self.count * shift.square()
         return centred.div_(self.count - 1)
 
-    def free(self, block: int) -> None:
-        """Give the memory of a block back."""
-        self.products[block] = torch.empty(0)
+
+def channel_statistics(outputs: Iterable[Tensor], channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel (C,), given outputs (N, C, h, w)."""
+    moments = Moments(1, channels, full=False)
+    for output in outputs:
+        moments.add(output.movedim(1, 3).reshape(1, -1, channels))
+    variances = moments.take_covariances()[0] * (1 - 1 / moments.count)  # of these, not a sample
+    return moments.mean()[0].float(), variances.clamp_(min=1e-12).sqrt_().float()

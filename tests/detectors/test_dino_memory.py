@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import Pictures
 from scipy.spatial.distance import cdist
 from tiny_weights import write_weights
 
@@ -32,16 +33,20 @@ def settings(**changes):
     return dino_memory.Params(**{**SETTINGS, **changes})
 
 
+def references_of(detector, images):
+    return [images[images.paths.index(path)] for path in detector.references]
+
+
 @pytest.fixture(scope="module")
 def images():
     """20 noisy pictures of two-coloured tiles, of another shape than the backbone's input."""
     rng = np.random.default_rng(0)
     tiles = np.where(rng.random((12, 14, 1)) < 0.3, [150, 160, 170], [80, 70, 60])
     pattern = tiles.repeat(8, 0).repeat(8, 1)  # (96, 112, 3)
-    return [
+    return Pictures(
         np.clip(pattern + rng.normal(0, 4, pattern.shape), 0, 255).astype(np.uint8)
         for _ in range(20)
-    ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +95,8 @@ def test_memory_scores_are_cosine_distances(images, painted, resources):
         ]
         return sum(layer / np.linalg.norm(layer, axis=1, keepdims=True) for layer in layers)
 
-    chosen = detector.tensors["reference_indices"].tolist()
-    bank = np.concatenate([embed(images[index]) for index in chosen])
+    references = references_of(detector, images)
+    bank = np.concatenate([embed(image) for image in references])
     expected = cdist(embed(painted), bank, "cosine").min(1)
     scores = detector._patch_scores([painted]).flatten().numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-6)
@@ -99,12 +104,12 @@ def test_memory_scores_are_cosine_distances(images, painted, resources):
     assert top.score([painted]).image_scores[0] == pytest.approx(
         np.sort(expected)[-3:].mean(), abs=1e-6
     )  # 5 % of 64 patches
-    np.testing.assert_allclose(detector.score([images[chosen[0]]]).image_scores, 0, atol=1e-6)
+    np.testing.assert_allclose(detector.score(references[:1]).image_scores, 0, atol=1e-6)
 
 
 def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
     detector = dino_memory.fit(images, settings(method="subspace", references=5), resources)
-    references = [images[index] for index in detector.tensors["reference_indices"]]
+    references = references_of(detector, images)
     samples = dino_memory._embed(detector.backbone, references).double().numpy()
     queries = dino_memory._embed(detector.backbone, [painted]).double().numpy()
     centre = samples.mean(0)
@@ -121,21 +126,21 @@ def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
 
 def test_references_are_drawn_by_seed_and_written_down(images, resources, tmp_path):
     draws = [
-        dino_memory.fit(images, settings(references=count), resources).tensors["reference_indices"]
+        dino_memory.fit(images, settings(references=count), resources).references
         for count in (1, 2, 4, 8, None)
     ]
     assert [len(draw) for draw in draws] == [1, 2, 4, 8, 20]
     for smaller, larger in pairwise(draws):
-        assert set(smaller.tolist()) < set(larger.tolist())
-    assert draws[-1].tolist() == list(range(20))
+        assert set(smaller) < set(larger)
+    assert draws[-1] == images.paths
     other = Resources([], resources.weights, resources.checkpoints, seed=1)
     detector = dino_memory.fit(images, settings(), other)
     detector.save(tmp_path)
-    written = json.loads((tmp_path / "detector.json").read_text())["reference_indices"]
-    assert written == sorted(written)
+    written = json.loads((tmp_path / "detector.json").read_text())["references"]
+    assert written == detector.references == dino_memory.load(tmp_path).references
     assert len(written) == 4
-    assert written != draws[2].tolist()
-    bank = dino_memory._embed(detector.backbone, [images[index] for index in written])
+    assert written != draws[2]
+    bank = dino_memory._embed(detector.backbone, references_of(detector, images))
     torch.testing.assert_close(detector.tensors["memory_bank"], bank, atol=1e-6, rtol=0)
 
 
@@ -179,7 +184,7 @@ def test_a_loaded_model_and_a_second_fit_give_the_same_scores(
 
 
 def test_rotations_recognise_a_turned_part(images, resources):
-    square = [image[:, :96] for image in images]
+    square = Pictures(image[:, :96] for image in images)
     turned = [np.rot90(image).copy() for image in square]
     upright = dino_memory.fit(square[:10], settings(), resources).score(turned[10:])
     rotated = dino_memory.fit(square[:10], settings(rotations=4), resources)
@@ -215,7 +220,7 @@ def test_background_scores_zero_with_a_mask(resources):
 
     stained = draw()
     stained[0:14, 0:14] = (255, 0, 0)
-    fitted = [draw() for _ in range(4)]
+    fitted = Pictures(draw() for _ in range(4))
     masked = dino_memory.fit(fitted, settings(mask="pca", smoothing=0), resources)
     whole = dino_memory.fit(fitted, settings(smoothing=0), resources)
     assert masked._patch_scores([stained])[0, 0, 0] == 0
@@ -224,7 +229,7 @@ def test_background_scores_zero_with_a_mask(resources):
 
 
 def test_equal_images_are_enough(images, painted, resources):
-    detector = dino_memory.fit([images[0]] * 3, settings(references=None), resources)
+    detector = dino_memory.fit(Pictures([images[0]] * 3), settings(references=None), resources)
     scores = detector.score([images[0], painted]).image_scores
     assert scores[0] == pytest.approx(0, abs=1e-6)
     assert scores[1] > 1e-3
@@ -234,7 +239,7 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="references = 21 needs at least 21 normal images and"):
         dino_memory.fit(images, settings(references=21), resources)
     with pytest.raises(InputError, match="references = null needs at least 1 normal images and"):
-        dino_memory.fit([], settings(references=None), resources)
+        dino_memory.fit(Pictures(), settings(references=None), resources)
     with pytest.raises(InputError, match="keeps every direction, so nothing lies outside"):
         dino_memory.fit(images, settings(method="subspace", variance=1 - 1e-12), resources)
     with monkeypatch.context() as changed:
