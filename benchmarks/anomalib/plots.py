@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 HERE = Path(__file__).parent
 SIDES = {"anomalib": "o--", "blackswan": "o-"}
@@ -17,6 +18,8 @@ COSTS = {"fit_seconds": "fit, s", "score_ms": "score, ms an image", "peak_gb": "
 def _ticks(axis: Axes, values: list[int]) -> None:
     axis.minorticks_off()
     axis.set_xticks(values, [f"{value:,}" for value in values])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def draw_image_size(results: dict[str, Any]) -> None:
