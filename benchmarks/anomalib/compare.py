@@ -4,7 +4,7 @@
 the screws of MVTec AD at several sizes, runs each side in turn in a process of its own, and writes
 results.json, coreset.png, image_size.png and tests/data/anomalib_metrics.json. Same pixels,
 weights, layers and normalisation; AUROC of both from raw scores by scikit-learn. A job that is done
-is not run again: delete .work to measure anew. Leave the machine alone meanwhile, for half an hour.
+is not run again: delete .work to measure anew. Leave the machine alone meanwhile.
 """
 
 import argparse

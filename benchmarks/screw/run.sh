@@ -1,23 +1,16 @@
 #!/usr/bin/env bash
 # Every detector on MVTec AD screw at 256 pixels, by `dvc exp run`; what came out is kept here.
-# In a fresh clone with a .venv, for it leaves the run in the workspace; more than an hour on two cores:
+# In a fresh clone with a .venv, for it leaves the run in the workspace:
 #     benchmarks/screw/run.sh ../shared/data/mvtec/screw
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/settings.sh"
 
 teacher='{seed: 0, images: data/dataset, photos: 100, backbone: efficientnet_lite0, layers: [2, 4],
     size: S, image_size: 128, batch_size: 8, steps: 800, learning_rate: 0.001, weight_decay: 0.00001}'
 student='{backbone: pdn_small, image_size: 256, crop_size: 128, steps: 3000, learning_rate: 0.0001,
     weight_decay: 0.00001}'
 
-PATH="$PWD/.venv/bin:$PATH" dvc exp run --name screw \
-    -S "source.path=$1" \
-    -S extract_frames.size=256 \
-    -S build_dataset.image_size=256 \
-    -S detectors.padim.image_size=256 \
-    -S detectors.patchcore.image_size=256 \
-    -S detectors.dino_memory.image_size=252 \
-    -S detectors.dino_memory.rotations=8 \
+dvc exp run --name screw "${settings[@]}" \
     -S "+distill_teacher.pdn_small=${teacher//$'\n'/}" \
     -S "+detectors.efficient_ad=${student//$'\n'/}"
 
