@@ -39,11 +39,11 @@ lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
 	git ls-files -z | xargs -0 detect-secrets-hook --disable-plugin HexHighEntropyString
 
 push: $(VENV)/.core ## send data and models to the remote (REMOTE=name for another than azure)
-	python -m blackswan.remote $(TARGET)
+	python tools/remote.py $(TARGET)
 	dvc push --remote $(TARGET)
 
 pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for another than azure)
-	python -m blackswan.remote $(TARGET)
+	python tools/remote.py $(TARGET)
 	dvc pull --remote $(TARGET)
 
 readme: $(VENV)/.core ## write the table of metrics/ into README.md

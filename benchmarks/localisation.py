@@ -14,11 +14,11 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
-from blackswan.dataset import Split, mask_of
+from blackswan.data.dataset import Split, mask_of
+from blackswan.data.images import decode_image
 from blackswan.detectors import vit
 from blackswan.errors import run
-from blackswan.images import decode_image
-from blackswan.metrics import PixelMetrics
+from blackswan.evaluation.metrics import PixelMetrics
 from blackswan.outputs import write_json
 
 MODEL = Path("data/models/vit")

@@ -16,7 +16,7 @@ import torch
 from train_vit import DATASET, WEIGHTS, Params, train
 from transformers import TrainerCallback, set_seed
 
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
 from blackswan.detectors import vit
 from blackswan.params import load_section
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from blackswan import augmentation
-from blackswan.augmentation import augment
-from blackswan.dataset import LABELS, Row, write_shards
-from blackswan.errors import InputError, run
-from blackswan.images import (
+from blackswan.data import augmentation
+from blackswan.data.augmentation import augment
+from blackswan.data.dataset import LABELS, Row, write_shards
+from blackswan.data.images import (
     Crop,
     crop_and_resize,
     crop_box,
@@ -21,12 +20,13 @@ from blackswan.images import (
     read_image,
     read_mask,
 )
+from blackswan.data.records import Frame, read_index
+from blackswan.data.splits import SPLITS
+from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
-from blackswan.records import Frame, read_index
 from blackswan.seeds import generator
-from blackswan.splits import SPLITS
 
 DATA = Path("data")
 FRAMES = Path("data/frames")

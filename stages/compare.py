@@ -13,14 +13,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ConfigDict, Field
 
-from blackswan import figures, report
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
 from blackswan.errors import InputError, run
-from blackswan.examples import read_examples, sample
-from blackswan.heatmaps import HeatmapScale
+from blackswan.evaluation.ranking import (
+    COLUMNS,
+    MAIN,
+    rank_detectors,
+    summarise,
+    typical_find,
+    worst_first,
+)
 from blackswan.outputs import replace_file, replace_folder, write_json
 from blackswan.params import Section, load_section
-from blackswan.ranking import COLUMNS, MAIN, rank_detectors, summarise, typical_find, worst_first
+from blackswan.reporting import figures, report
+from blackswan.reporting.examples import read_examples, sample
+from blackswan.reporting.heatmaps import HeatmapScale
 
 DATASET = Path("data/dataset")
 SCORES = Path("data/scores")

@@ -18,19 +18,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from blackswan import backbones, distillation, pdn, training
-from blackswan.backbones import Backbone, load_backbone, to_tensor
-from blackswan.checkpoints import fingerprint
-from blackswan.dataset import Split
-from blackswan.distillation import Read, Scale, Views, describe, measure
+from blackswan.data.dataset import Split
+from blackswan.data.images import decode_image, list_images, read_image, write_png
 from blackswan.errors import InputError, run
-from blackswan.images import decode_image, list_images, read_image, write_png
+from blackswan.networks import backbones, distillation, pdn, training
+from blackswan.networks.backbones import Backbone, load_backbone, to_tensor
+from blackswan.networks.checkpoints import fingerprint
+from blackswan.networks.distillation import Read, Scale, Views, describe, measure
+from blackswan.networks.pdn import Pdn, Size
+from blackswan.networks.photos import sample_photos
+from blackswan.networks.training import Schedule, torch_seed
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, load_section
-from blackswan.pdn import Pdn, Size
-from blackswan.photos import sample_photos
 from blackswan.seeds import generator
-from blackswan.training import Schedule, torch_seed
 
 WEIGHTS = Path("data/weights")
 CHECKPOINTS = Path("data/checkpoints")

@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from blackswan import metrics
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
 from blackswan.detectors.interface import load_module
 from blackswan.errors import run
-from blackswan.evaluation import Params, ScoredSplit, score_test, score_validation
+from blackswan.evaluation import metrics
+from blackswan.evaluation.ranking import MAIN
+from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
+from blackswan.evaluation.thresholds import conformal_threshold, p_values
 from blackswan.outputs import replace_folder, write_json
 from blackswan.params import load_section
-from blackswan.ranking import MAIN
-from blackswan.thresholds import conformal_threshold, p_values
 
 DATASET = Path("data/dataset")
 MODELS = Path("data/models")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from blackswan.data.images import Crop, crop_and_resize, list_images, write_png
+from blackswan.data.records import Frame, SourceImage, write_index
+from blackswan.data.sources import folder, mvtec, video
 from blackswan.errors import InputError, run
-from blackswan.images import Crop, crop_and_resize, list_images, write_png
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
-from blackswan.records import Frame, SourceImage, write_index
-from blackswan.sources import folder, mvtec, video
 
 FRAMES = Path("data/frames")
 

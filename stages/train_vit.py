@@ -22,10 +22,10 @@ from transformers import (
     set_seed,
 )
 
-from blackswan.checkpoints import COMPLETE, fingerprint, last_complete
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
 from blackswan.detectors import vit
 from blackswan.errors import run
+from blackswan.networks.checkpoints import COMPLETE, fingerprint, last_complete
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, load_section
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blackswan import images
-from blackswan.dataset import pq
+from blackswan.data import images
+from blackswan.data.dataset import pq
 
 NAME = "padim"
 
@@ -348,7 +348,7 @@ def test_stderr_holds_one_sentence_and_no_more(tiny_project, raw, kind):
     process = subprocess.run(
         [sys.executable, "stages/extract_frames.py"],
         cwd=tiny_project.root,
-        env={**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,

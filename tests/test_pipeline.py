@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # No outputs: the paths of labels.csv start from data/, checkpoints are what a killed run leaves.
 SCRATCH = {"data", "data/checkpoints", "data/checkpoints/train_vit"}
 # Every detector is told where the weights lie; those that load a network have to declare them.
-WEIGHTS, BACKBONES = "data/weights", "blackswan/backbones.py"
+WEIGHTS, BACKBONES = "data/weights", "blackswan/networks/backbones.py"
 
 
 @dataclass
@@ -170,12 +170,12 @@ def test_no_stage_declares_a_module_that_it_does_not_use(pipeline):
 @pytest.mark.parametrize(
     ("name", "dep"),
     [
-        ("label", "blackswan/leaks.py"),
+        ("label", "blackswan/data/leaks.py"),
         ("label", "stages/label.py"),
-        ("extract_frames", "blackswan/sources/video.py"),
+        ("extract_frames", "blackswan/data/sources/video.py"),
         ("fit_detector@patchcore", "blackswan/detectors/patchcore.py"),
         ("evaluate_reference@vit", "blackswan/detectors/vit.py"),
-        ("evaluate_reference@vit", "blackswan/images.py"),  # only through others
+        ("evaluate_reference@vit", "blackswan/data/images.py"),  # only through others
     ],
 )
 def test_a_module_that_is_not_declared_is_found(pipeline, name, dep):
@@ -219,12 +219,12 @@ def test_a_path_that_is_not_declared_is_found(pipeline, name, path, constant):
 def test_a_new_import_section_or_path_in_a_script_is_found(pipeline):
     stage = find(pipeline, "label")
     added = (
-        "\nfrom blackswan import coreset\n"
+        "\nfrom blackswan.detectors import coreset\n"
         'EXTRA = Path("data/extra")\n'
         'load_section(Params, "evaluate")\n'
     )
     found = undeclared(stage, text_of(stage) + added)
-    assert "blackswan/coreset.py is no dep" in found
+    assert "blackswan/detectors/coreset.py is no dep" in found
     assert found[-2:] == [
         "section evaluate is no param",
         "path data/extra is neither dep nor out",

@@ -6,10 +6,10 @@ import torch
 import yaml
 from conftest import ROOT, Pictures, draw_part
 
-from blackswan.backbones import load_backbone, to_tensor
 from blackswan.detectors.interface import Resources, load_module
+from blackswan.networks.backbones import load_backbone, to_tensor
+from blackswan.networks.weights import Wheel, fetch
 from blackswan.params import load_section
-from blackswan.weights import Wheel, fetch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -20,8 +20,8 @@ from conftest import ROOT, draw_clip
 from playwright.sync_api import sync_playwright
 from tiny_weights import write_weights
 
-from blackswan.dataset import Split, write_shards
-from blackswan.images import encode_png
+from blackswan.data.dataset import Split, write_shards
+from blackswan.data.images import encode_png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blackswan.dataset import SCHEMA, Split
+from blackswan.data.dataset import SCHEMA, Split
+from blackswan.data.images import decode_image, encode_png
 from blackswan.detectors import padim
-from blackswan.images import decode_image, encode_png
-from blackswan.thresholds import p_values
+from blackswan.evaluation.thresholds import p_values
 
 NAME = "padim"
 FROM_VALIDATION = ("threshold", "threshold_from", "heatmap")

@@ -21,10 +21,10 @@ import plots
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from blackswan.images import read_image, write_png
-from blackswan.metrics import PixelMetrics
+from blackswan.data.images import read_image, write_png
+from blackswan.evaluation.metrics import PixelMetrics
+from blackswan.networks.weights import Wheel, fetch
 from blackswan.outputs import replace_folder, write_json
-from blackswan.weights import Wheel, fetch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

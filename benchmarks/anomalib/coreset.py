@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blackswan.backbones import load_backbone
-from blackswan.coreset import ROWS, k_center, random_directions
+from blackswan.data.images import read_image
+from blackswan.detectors.coreset import ROWS, k_center, random_directions
 from blackswan.detectors.patchcore import _embed
-from blackswan.images import read_image
+from blackswan.networks.backbones import load_backbone
 
 DIMENSIONS, POINTS, RATIO = 128, 164_000, 0.01
 NAIVE_PICKS = 12

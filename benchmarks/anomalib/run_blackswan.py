@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blackswan.backbones import load_backbone
+from blackswan.data.images import read_image
 from blackswan.detectors import padim, patchcore
 from blackswan.detectors.interface import Resources, load_module
-from blackswan.images import read_image
+from blackswan.networks.backbones import load_backbone
 
 BATCH = 32  # of anomalib's data module too
 

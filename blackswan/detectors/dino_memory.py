@@ -20,22 +20,21 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 from tqdm import tqdm
 
-from blackswan.backbones import Backbone
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
+from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
-    Moments,
     PatchParams,
     check_memory,
-    finest_grid,
     open_backbone,
     read_detector,
     save_detector,
     slices,
 )
 from blackswan.errors import InputError
-from blackswan.neighbors import nearest
+from blackswan.networks.backbones import Backbone
+from blackswan.networks.embeddings import Moments, finest_grid
 from blackswan.seeds import generator
 
 MASK_REFERENCES = 8  # images whose patches set the threshold of the mask

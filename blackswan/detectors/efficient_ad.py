@@ -18,25 +18,20 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from tqdm import tqdm
 
-from blackswan import pdn, training
-from blackswan.backbones import read_normalisation, to_tensor
-from blackswan.checkpoints import fingerprint
+from blackswan.data.images import crop_and_resize
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
-from blackswan.detectors.patches import (
-    JSON,
-    TENSORS,
-    channel_statistics,
-    load_tensors,
-    normal_batches,
-)
+from blackswan.detectors.patches import JSON, TENSORS, load_tensors, normal_batches
 from blackswan.errors import InputError
-from blackswan.images import crop_and_resize
+from blackswan.networks import pdn, training
+from blackswan.networks.backbones import read_normalisation, to_tensor
+from blackswan.networks.checkpoints import fingerprint
+from blackswan.networks.embeddings import channel_statistics
+from blackswan.networks.pdn import Pdn
+from blackswan.networks.training import Schedule, Shuffled, torch_seed
 from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
-from blackswan.pdn import Pdn
 from blackswan.seeds import generator
-from blackswan.training import Schedule, Shuffled, torch_seed
 
 P_HARD = 0.999  # the loss of the student is the mean of its largest 0.1 % of squared differences
 Q_A, Q_B = 0.9, 0.995  # these quantiles of validation maps become 0 and 0.1

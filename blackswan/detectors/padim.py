@@ -17,12 +17,9 @@ from torch import Tensor
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
-    Moments,
     PatchParams,
     check_features,
     check_memory,
-    concatenate,
-    finest_grid,
     normal_batches,
     open_backbone,
     read_detector,
@@ -30,6 +27,7 @@ from blackswan.detectors.patches import (
     slices,
 )
 from blackswan.errors import InputError
+from blackswan.networks.embeddings import Moments, concatenate, finest_grid
 from blackswan.seeds import generator
 
 

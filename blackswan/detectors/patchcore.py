@@ -14,15 +14,14 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from blackswan.coreset import Projection, coreset_size, k_center, random_directions
+from blackswan.detectors.coreset import Projection, coreset_size, k_center, random_directions
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
+from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     PatchParams,
     check_features,
     check_memory,
-    concatenate,
-    finest_grid,
     normal_batches,
     open_backbone,
     read_detector,
@@ -30,7 +29,7 @@ from blackswan.detectors.patches import (
     slices,
 )
 from blackswan.errors import InputError
-from blackswan.neighbors import nearest
+from blackswan.networks.embeddings import concatenate, finest_grid
 from blackswan.seeds import generator
 
 

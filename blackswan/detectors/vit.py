@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from blackswan.backbones import read_normalisation, to_tensor
-from blackswan.dataset import LABELS, Split, mask_of
+from blackswan.data.dataset import LABELS, Split, mask_of
+from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.detectors.maps import to_maps
-from blackswan.images import decode_image
+from blackswan.networks.backbones import read_normalisation, to_tensor
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from blackswan import training
+from blackswan.data.images import write_png
 from blackswan.detectors import efficient_ad
 from blackswan.detectors.interface import Resources
 from blackswan.errors import InputError
-from blackswan.images import write_png
-from blackswan.pdn import PHOTOS, Pdn, save_teacher
+from blackswan.networks import training
+from blackswan.networks.pdn import PHOTOS, Pdn, save_teacher
+from blackswan.networks.training import torch_seed
 from blackswan.seeds import generator
-from blackswan.training import torch_seed
 
 PARAMS = {
     "backbone": "tiny",

@@ -3,9 +3,10 @@ import pytest
 import torch
 from tiny_weights import write_weights
 
-from blackswan.detectors import padim, patches
+from blackswan.detectors import padim
 from blackswan.detectors.interface import Resources
 from blackswan.errors import InputError
+from blackswan.networks import embeddings
 
 SETTINGS = {
     "backbone": "tiny",
@@ -63,8 +64,8 @@ def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resourc
 
 def test_streamed_gaussians_are_those_of_numpy(monkeypatch):
     values = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0)) + 100  # (P, N, D)
-    monkeypatch.setattr(patches, "BLOCK_BYTES", 2 * 4 * 4 * 8)  # two positions
-    full, diagonal = patches.Moments(3, 4, full=True), patches.Moments(3, 4, full=False)
+    monkeypatch.setattr(embeddings, "BLOCK_BYTES", 2 * 4 * 4 * 8)  # two positions
+    full, diagonal = embeddings.Moments(3, 4, full=True), embeddings.Moments(3, 4, full=False)
     for batch in values.split(8, 1):
         full.add(batch)
         diagonal.add(batch)
@@ -151,7 +152,7 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="all 9 normal images are equal"):
         padim.fit([images[0]] * 9, settings(), resources)
     monkeypatch.setattr(
-        patches.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
+        embeddings.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
     )
     with pytest.raises(InputError, match="lower image_size or features, or choose covariance"):
         padim.fit(images, settings(), resources)

@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 
-from blackswan.dataset import Split
-from blackswan.images import decode_image, decode_mask, read_image, read_mask
-from blackswan.records import read_index
+from blackswan.data.dataset import Split
+from blackswan.data.images import decode_image, decode_mask, read_image, read_mask
+from blackswan.data.records import read_index
 
 DATASET = "data/dataset"
 SPLITS = ("train", "validation", "test")

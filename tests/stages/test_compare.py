@@ -11,10 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from blackswan import metrics
-from blackswan.dataset import Row, write_shards
+from blackswan.data.dataset import Row, write_shards
+from blackswan.data.images import encode_png
 from blackswan.errors import InputError
-from blackswan.images import encode_png
+from blackswan.evaluation import metrics
 from blackswan.seeds import generator
 from stages import compare
 

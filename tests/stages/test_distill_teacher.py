@@ -11,11 +11,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from blackswan import photos, training
-from blackswan.backbones import load_backbone
-from blackswan.images import read_image, write_png
-from blackswan.pdn import load_teacher, patches_per_side
-from blackswan.weights import IMAGENET
+from blackswan.data.images import read_image, write_png
+from blackswan.networks import photos, training
+from blackswan.networks.backbones import load_backbone
+from blackswan.networks.pdn import load_teacher, patches_per_side
+from blackswan.networks.weights import IMAGENET
 
 STAGE = Path(__file__).parents[2] / "stages" / "distill_teacher.py"
 TEACHER = "data/weights/pdn_small"

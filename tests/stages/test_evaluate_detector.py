@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from blackswan.dataset import Split
+from blackswan.data.dataset import Split
+from blackswan.data.images import decode_image
 from blackswan.detectors import median_residual
-from blackswan.images import decode_image
 
 NAME = "median_residual"
 METRICS = f"metrics/detectors/{NAME}.json"

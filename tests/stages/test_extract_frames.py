@@ -4,8 +4,8 @@ from collections import Counter
 import cv2
 import numpy as np
 
-from blackswan.images import read_image
-from blackswan.records import COLUMNS, read_index
+from blackswan.data.images import read_image
+from blackswan.data.records import COLUMNS, read_index
 
 FRAMES = "data/frames"
 

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 import cv2
 import pytest
 
-from blackswan.images import read_image, write_png
-from blackswan.records import read_index
+from blackswan.data.images import read_image, write_png
+from blackswan.data.records import read_index
 
 LABELS = "data/labels.csv"
 

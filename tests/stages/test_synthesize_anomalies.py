@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from blackswan import parallel
-from blackswan.images import read_image, read_mask, write_png
-from blackswan.records import read_index
+from blackswan.data.images import read_image, read_mask, write_png
+from blackswan.data.records import read_index
 
 ANOMALIES = "data/anomalies"
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tiny_weights import KINDS, write_weights
 from transformers import Trainer, TrainerCallback, set_seed
 
-from blackswan.dataset import Row, write_shards
+from blackswan.data.dataset import Row, write_shards
+from blackswan.data.images import encode_png
 from blackswan.detectors import vit
-from blackswan.images import encode_png
 
 STAGE = Path(__file__).parents[2] / "stages/train_vit.py"
 PARAMS = {

@@ -1,0 +1,176 @@
+"""The dataset contract: Parquet shards that `datasets`, pandas, DuckDB and Spark read as they are.
+
+Images and masks are PNG bytes in the Hugging Face `Image` layout {bytes, path}. Row groups are
+small, so that one row can be read at random without holding the shard in memory.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blackswan.data.images import decode_image, decode_mask
+from blackswan.errors import InputError
+
+LABELS = ["normal", "anomalous"]
+ROWS_PER_GROUP = 16
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+FEATURES = {
+    "image": {"_type": "Image"},
+    "mask": {"_type": "Image"},
+    "label": {"_type": "ClassLabel", "names": LABELS},
+    "defect": {"_type": "Value", "dtype": "string"},
+    "synthetic": {"_type": "Value", "dtype": "bool"},
+    "augmented": {"_type": "Value", "dtype": "bool"},
+    "group": {"_type": "Value", "dtype": "string"},
+    "timestamp_s": {"_type": "Value", "dtype": "float64"},
+}
+SCHEMA = pa.schema(
+    [
+        ("image", PICTURE),
+        ("mask", PICTURE),
+        ("label", pa.int64()),
+        ("defect", pa.string()),
+        ("synthetic", pa.bool_()),
+        ("augmented", pa.bool_()),
+        ("group", pa.string()),
+        ("timestamp_s", pa.float64()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
+)
+FACTS = ["label", "defect", "synthetic", "augmented", "group", "timestamp_s"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of the dataset; `mask` is None for a normal image and where nobody drew one."""
+
+    path: str
+    image: bytes  # PNG
+    mask: bytes | None  # PNG
+    label: int  # 0 normal, 1 anomalous
+    defect: str
+    synthetic: bool
+    augmented: bool
+    group: str
+    timestamp_s: float | None
+
+
+def write_shards(
+    folder: Path, split: str, rows: Iterable[Row], count: int, rows_per_shard: int
+) -> None:
+    """Write `count` rows as <split>-00000-of-0000N.parquet, holding one row group in memory."""
+    shards = max(1, -(-count // rows_per_shard))
+    iterator = iter(rows)
+    for shard in range(shards):
+        path = folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+        # Image bytes are compressed already.
+        with pq.ParquetWriter(
+            path, SCHEMA, compression="none", use_dictionary=["defect", "group"]
+        ) as writer:
+            remaining = min(rows_per_shard, count - shard * rows_per_shard)
+            while remaining:
+                group = [_to_dict(next(iterator)) for _ in range(min(ROWS_PER_GROUP, remaining))]
+                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                remaining -= len(group)
+
+
+def _to_dict(row: Row) -> dict[str, object]:
+    mask = (
+        None if row.mask is None else {"bytes": row.mask, "path": f"{Path(row.path).stem}-mask.png"}
+    )
+    return {
+        "image": {"bytes": row.image, "path": row.path},
+        "mask": mask,
+        **{name: getattr(row, name) for name in FACTS},
+    }
+
+
+class Split(Sequence[Row]):
+    """Random access to the rows of one split; only one row group is held in memory."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.paths = sorted(folder.glob(f"{name}-*.parquet"))
+        if not self.paths:
+            raise InputError(f"{folder} has no {name} shard; run `dvc repro build_dataset`")
+        groups = [
+            (path, group)
+            for path in self.paths
+            for group in range(pq.ParquetFile(path).num_row_groups)
+        ]
+        self._groups = groups
+        sizes = [pq.ParquetFile(path).metadata.row_group(group).num_rows for path, group in groups]
+        self._ends = np.cumsum(sizes)  # (row groups,)
+        self._read = lru_cache(maxsize=1)(_read_group)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        begin = int(self._ends[group - 1]) if group else 0
+        return self._read(*self._groups[group])[index - begin]
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """Everything but the pixels: path, has_mask and the columns of FACTS, one line per row."""
+        columns = ["image.path", "mask.path", *FACTS]  # pixels stay on disk
+        table = pa.concat_tables([pq.read_table(path, columns=columns) for path in self.paths])
+        facts = table.rename_columns(["path", "has_mask", *FACTS]).to_pandas()
+        return facts.assign(has_mask=facts.has_mask.notna())
+
+    def images(self, indices: Iterable[int]) -> "Pictures":
+        """Return the decoded images of some rows, to be iterated again and again."""
+        return Pictures(self, [int(index) for index in indices])
+
+    @property
+    def normal_images(self) -> "Pictures":
+        """The normal images as they are, without augmented copies."""
+        facts = self.facts
+        return self.images(np.flatnonzero((facts.label == 0) & ~facts.augmented))
+
+
+class Pictures:
+    """Decoded images of a split: uint8 (H, W, 3) RGB, one at a time."""
+
+    def __init__(self, split: Split, indices: list[int]) -> None:
+        self._split, self._indices = split, indices
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the frames, in the order of iteration."""
+        return self._split.facts.path.iloc[self._indices].tolist()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (decode_image(self._split[index].image) for index in self._indices)
+
+
+def mask_of(row: Row, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the mask, bool (H, W): all False for a normal image, None where nobody drew one."""
+    if row.mask is not None:
+        return decode_mask(row.mask)
+    return np.zeros(shape, bool) if row.label == 0 else None
+
+
+def _read_group(path: Path, group: int) -> list[Row]:
+    return [
+        Row(
+            path=item["image"]["path"],
+            image=item["image"]["bytes"],
+            mask=item["mask"]["bytes"] if item["mask"] else None,
+            **{name: item[name] for name in FACTS},
+        )
+        for item in pq.ParquetFile(path).read_row_group(group).to_pylist()
+    ]

@@ -1,0 +1,129 @@
+"""Splits that keep apart what belongs apart: blocks of time, groups, guard gaps."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pydantic import Field, model_validator
+
+from blackswan.data.records import Frame
+from blackswan.errors import InputError
+from blackswan.params import Section
+from blackswan.seeds import generator
+
+SPLITS = ("train", "validation", "test")
+
+
+class Params(Section):
+    """How normal images are divided; test gets what train and validation leave."""
+
+    train: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
+    block_seconds: float = Field(gt=0)  # video: frames of one block stay together
+    guard_seconds: float = Field(ge=0)  # video: dropped on both sides of a boundary between splits
+    seed: int = Field(ge=0)  # images without time: which groups go where
+
+    @model_validator(mode="after")
+    def _room_for_test(self) -> "Params":
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must be below 1, the rest is the test split")
+        return self
+
+
+def assign_splits(frames: Iterable[Frame], params: Params) -> list[Frame]:
+    """Return the frames with group and split filled in, less those that fall into a guard gap.
+
+    Frames with a timestamp are split along the time of their own video: train, validation, test.
+    Images without one are split by group: whole groups, shuffled by seed; groups with an anomalous
+    image go to test, for the detectors learn from normal images and are tested on real defects. A
+    split that the source gives is kept, and where it gives no validation, whole groups leave train
+    for it. Raises InputError where a split gets no normal image.
+    """
+    timed, loose, given = defaultdict(list), [], []
+    for frame in frames:
+        if frame.split:
+            given.append(frame)
+        elif frame.timestamp_s is not None:
+            timed[frame.source].append(frame)
+        else:
+            loose.append(frame)
+    assigned = [frame for video in timed.values() for frame in _split_by_time(video, params)]
+    assigned += _split_by_group(loose, params)
+    assigned += _split_off_validation(given, params)
+    assigned.sort(key=lambda frame: frame.image)
+    _check_complete(assigned)
+    return assigned
+
+
+def _split_by_time(video: list[Frame], params: Params) -> list[Frame]:
+    """Cut one video into whole blocks of time: train first, then validation, test last."""
+    times = [frame.timestamp_s or 0.0 for frame in video]
+    start, end = min(times), max(times)
+    blocks = int((end - start) / params.block_seconds) + 1
+    borders = [round(blocks * share) for share in (params.train, params.train + params.validation)]
+    assigned = []
+    for frame, time in zip(video, times, strict=True):
+        if any(
+            abs(time - start - border * params.block_seconds) < params.guard_seconds
+            for border in borders
+        ):
+            continue
+        block = int((time - start) / params.block_seconds)
+        split = SPLITS[sum(block >= border for border in borders)]
+        assigned.append(replace(frame, group=f"{frame.source}/{block:06d}", split=split))
+    return assigned
+
+
+def _split_by_group(frames: list[Frame], params: Params) -> list[Frame]:
+    by_group = _by_group(frames)
+    defective = {
+        name
+        for name, members in by_group.items()
+        if any(frame.label == "anomalous" for frame in members)
+    }
+    shares = {"train": params.train, "validation": params.validation}
+    split_of = _draw(sorted(by_group.keys() - defective), shares, params.seed)
+    return [replace(frame, split=split_of.get(frame.group, "test")) for frame in frames]
+
+
+def _split_off_validation(frames: list[Frame], params: Params) -> list[Frame]:
+    """Move whole groups from train to validation, in the proportion the two have in the params."""
+    if any(frame.split == "validation" for frame in frames):
+        return frames
+    train = [frame for frame in frames if frame.split == "train"]
+    share = params.validation / (params.train + params.validation)
+    moved = _draw(sorted(_by_group(train)), {"validation": share}, params.seed)
+    return [
+        replace(frame, split=moved.get(frame.group, frame.split))
+        if frame.split == "train"
+        else frame
+        for frame in frames
+    ]
+
+
+def _draw(groups: list[str], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Give each split its share of the shuffled groups; groups that remain are in no split."""
+    order = generator(seed, "splits").permutation(len(groups))
+    drawn: dict[str, str] = {}
+    begin = 0
+    for split, share in shares.items():
+        end = begin + round(share * len(groups))
+        drawn |= {groups[index]: split for index in order[begin:end]}
+        begin = end
+    return drawn
+
+
+def _by_group(frames: list[Frame]) -> dict[str, list[Frame]]:
+    by_group = defaultdict(list)
+    for frame in frames:
+        by_group[frame.group].append(frame)
+    return by_group
+
+
+def _check_complete(frames: list[Frame]) -> None:
+    for split in SPLITS:
+        if not any(frame.split == split and frame.label == "normal" for frame in frames):
+            raise InputError(
+                f"the {split} split gets no normal image; give source.path more of them, or lower "
+                "split.guard_seconds, split.block_seconds and extract_frames.video.every_n_seconds"
+            )

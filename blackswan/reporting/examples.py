@@ -1,0 +1,47 @@
+"""Read what the pictures show: images with their masks, and with the maps of a detector."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from blackswan.data.dataset import Split, mask_of
+from blackswan.data.images import decode_image, decode_mask
+from blackswan.reporting.figures import Example, shorten
+
+KINDS_SHOWN = 9  # normal and defects on the contact sheet, at most
+
+
+def read_examples(chosen: pd.DataFrame, test: Split, maps: Path) -> Iterator[Example]:
+    """Read image, mask and map of each chosen score, one at a time; `maps` is a Parquet file."""
+    index = {path: number for number, path in enumerate(test.facts.path)}
+    for score in chosen.itertuples():
+        row = test[index[score.path]]
+        # A row group holds one batch, so the filter reads few other maps.
+        [stored] = pq.read_table(maps, filters=[("path", "==", score.path)]).to_pylist()
+        shape = stored["height"], stored["width"]
+        yield Example(
+            decode_image(row.image),
+            mask_of(row, shape),
+            np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
+            bool(score.label),
+            bool(score.flagged),
+            f"{shorten(Path(score.path).stem, 14)}  {shorten(score.defect, 14)}  "
+            f"{score.image_score:.4g}",
+        )
+
+
+def sample(test: Split, count: int) -> dict[str, list[tuple[np.ndarray, np.ndarray | None]]]:
+    """Read `count` images of the normal ones and of each defect, spread over the test split."""
+    kinds = test.facts.defect.where(test.facts.label == 1, "normal").replace("", "anomalous")
+    samples = {}
+    for kind in sorted(set(kinds), key=lambda kind: (kind != "normal", kind))[:KINDS_SHOWN]:
+        places = np.flatnonzero(kinds == kind)
+        spread = np.unique(np.linspace(0, len(places) - 1, count).astype(int))
+        rows = [test[int(place)] for place in places[spread]]
+        samples[kind] = [
+            (decode_image(row.image), decode_mask(row.mask) if row.mask else None) for row in rows
+        ]
+    return samples

@@ -1,0 +1,190 @@
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from blackswan.data.sources.folder import Params, list_frames
+from blackswan.errors import InputError
+from stages.extract_frames import open_source
+
+ALIENS = Path(__file__).parents[3] / "../shared/data/folder/aliens"
+
+
+def params(normal="normal", anomalous="anomaly", masks="", group_pattern=""):
+    return Params(normal=normal, anomalous=anomalous, masks=masks, group_pattern=group_pattern)
+
+
+SOURCE = SimpleNamespace(category="", folder=params())  # of extract_frames
+
+
+def draw(root, *names, size=(6, 4), grey=90):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (grey, grey, grey)).save(root / name)
+
+
+def rows(items):
+    return [(item.frame.image, item.frame.label, item.frame.defect) for item in items]
+
+
+def refused(act, *words):
+    with pytest.raises(InputError) as caught:
+        act()
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+def test_flat_folder_is_normal(tmp_path):
+    draw(tmp_path, "b.jpg", "a.png", "camera/c.png")
+    items = list_frames(tmp_path, params())
+    assert rows(items) == [("a", "normal", ""), ("b", "normal", ""), ("camera/c", "normal", "")]
+    assert [item.frame.group for item in items] == ["a", "b", "camera/c"]
+    assert {item.frame.source for item in items} == {tmp_path.name}
+    assert {(item.frame.split, item.frame.mask, item.frame.timestamp_s) for item in items} == {
+        ("", "", None)
+    }
+    image, mask = items[0].read()
+    assert image.shape == (4, 6, 3)
+    assert mask is None
+
+
+def test_labels_and_defects(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/1.png", "anomaly/dent/2.png")
+    assert rows(list_frames(tmp_path, params())) == [
+        ("anomaly/1", "anomalous", "anomaly"),
+        ("anomaly/dent/2", "anomalous", "dent"),
+        ("normal/1", "normal", ""),
+        ("normal/2", "normal", ""),
+    ]
+
+
+def test_sub_folders_may_be_nested(tmp_path):
+    draw(tmp_path, "Images/Normal/1.png", "Images/Normal/2.png", "Images/Anomaly/1.png")
+    draw(tmp_path, "Masks/Anomaly/1.png", grey=0)
+    items = list_frames(tmp_path, params("Images/Normal", "Images/Anomaly/", "Masks/Anomaly"))
+    assert rows(items)[0] == ("Images/Anomaly/1", "anomalous", "Anomaly")
+    assert items[0].read()[1].tolist() == [[False] * 6] * 4
+
+
+def test_masks_follow_their_images(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/1.jpg", "anomaly/dent/1.png")
+    draw(tmp_path, "masks/1.png", grey=0)
+    draw(tmp_path, "masks/dent/1.bmp", grey=255)
+    read = {
+        item.frame.image: item.read()[1] for item in list_frames(tmp_path, params(masks="masks"))
+    }
+    assert not read["anomaly/1"].any()
+    assert read["anomaly/dent/1"].all()
+    assert read["normal/1"] is None
+
+
+def test_masks_in_doubt(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/1.png", "anomaly/2.png")
+    refused(
+        lambda: list_frames(tmp_path, params(masks="masks")), "no masks in masks", "folder.masks"
+    )
+    draw(tmp_path, "masks/1.png")
+    refused(lambda: list_frames(tmp_path, params(masks="masks")), "anomaly/2.png has no mask")
+    draw(tmp_path, "masks/2.png", size=(5, 4))
+    items = list_frames(tmp_path, params(masks="masks"))
+    refused(items[1].read, tmp_path / "masks/2.png", "5 x 4", "6 x 4")
+    draw(tmp_path, "masks/3.png")
+    refused(
+        lambda: list_frames(tmp_path, params(masks="masks")),
+        tmp_path / "masks/3.png",
+        "no anomalous image",
+    )
+
+
+@pytest.mark.parametrize("pattern", [r"part(\d+)", r"(x)?part(?P<group>\d+)"])
+def test_group_pattern(tmp_path, pattern):
+    draw(
+        tmp_path,
+        "normal/part1_a.png",
+        "normal/part1_b.png",
+        "normal/part2_a.png",
+        "anomaly/part2_c.png",
+    )
+    items = list_frames(tmp_path, params(group_pattern=pattern))
+    assert {item.frame.image: item.frame.group for item in items} == {
+        "anomaly/part2_c": "2",
+        "normal/part1_a": "1",
+        "normal/part1_b": "1",
+        "normal/part2_a": "2",
+    }
+
+
+def test_group_pattern_has_to_fit_every_image(tmp_path):
+    draw(tmp_path, "part1.png", "part2.png", "other.png")
+    refused(
+        lambda: list_frames(tmp_path, params(group_pattern=r"part(\d+)")), r"part(\d+)", "other.png"
+    )
+    refused(lambda: list_frames(tmp_path, params(group_pattern=r"(\d*)\.png")), "other.png")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("part(", "not a regular expression"), ("part", "brackets")]
+)
+def test_group_pattern_is_checked_with_the_params(pattern, words):
+    with pytest.raises(ValidationError, match=words):
+        params(group_pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anomaly/1",
+        "Bad/1",
+        "good/1",
+        "Data/Images/Anomaly/1",  # VisA as it comes
+        "kos01/Part5_label",  # KolektorSDD as it comes
+        "Train/Good/1",
+        "labels/1",
+        "parts/masks/1",
+    ],
+)
+def test_labels_by_other_names_are_not_taken_as_normal(tmp_path, name):
+    draw(tmp_path, "1.png", "2.png", f"{name}.png")
+    refused(
+        lambda: open_source(tmp_path, SOURCE),
+        f"holds {name} but no folder normal",
+        "extract_frames.folder",
+    )
+    assert len(list_frames(tmp_path, params(normal=""))) == 3
+
+
+def test_image_outside_of_the_labels(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "rust/1.png")
+    refused(lambda: list_frames(tmp_path, params()), "rust/1.png", "normal", "anomaly")
+
+
+def test_too_few_images(tmp_path):
+    refused(lambda: list_frames(tmp_path, params()), tmp_path, "0 normal images")
+    draw(tmp_path, "1.png")
+    refused(lambda: list_frames(tmp_path, params()), "1 normal images", "at least two")
+    refused(lambda: list_frames(tmp_path / "absent", params()), "absent is not a folder")
+
+
+def test_two_images_of_one_name(tmp_path):
+    draw(tmp_path, "1.png", "1.jpg")
+    refused(lambda: list_frames(tmp_path, params()), "1.jpg and", "differ only in their suffix")
+
+
+def test_images_are_read_when_asked(tmp_path):
+    draw(tmp_path, "1.png", "2.png", "3.png", size=(3, 3))
+    (tmp_path / "3.png").write_bytes(b"")
+    items = list_frames(tmp_path, params())
+    assert np.array_equal(items[0].read()[0], np.full((3, 3, 3), 90))
+    refused(items[2].read, tmp_path / "3.png", "empty")
+
+
+@pytest.mark.skipif(not ALIENS.is_dir(), reason="needs ../shared/data/folder/aliens")
+def test_aliens():
+    items = list_frames(ALIENS, params())
+    assert Counter(item.frame.label for item in items) == {"normal": 58, "anomalous": 60}
+    assert {item.frame.defect for item in items} == {"", "anomaly"}
+    assert items[0].read()[0].shape == (380, 550, 3)

@@ -1,0 +1,150 @@
+from collections import Counter, defaultdict
+
+import pytest
+from pydantic import ValidationError
+
+from blackswan.data.records import Frame
+from blackswan.data.splits import Params, assign_splits
+from blackswan.errors import InputError
+
+DEFAULT = {"train": 0.55, "validation": 0.2, "block_seconds": 0.2, "guard_seconds": 0.1, "seed": 0}
+
+
+def params(**changes):
+    return Params(**{**DEFAULT, **changes})
+
+
+def video(count, fps=24, source="clip.mp4", start=0.0):
+    stem = source.split(".")[0]
+    return [
+        Frame(f"images/{stem}/{n:06d}.png", source, round(start + n / fps, 6), label="normal")
+        for n in range(count)
+    ]
+
+
+def photos(groups, shots=1, label="normal", start=0):
+    return [
+        Frame(f"{label}/{group:03d}-{shot}", "photos", group=f"part-{group}", label=label)
+        for group in range(start, start + groups)
+        for shot in range(shots)
+    ]
+
+
+def splits_by_group(frames):
+    splits = defaultdict(set)
+    for frame in frames:
+        splits[frame.group].add(frame.split)
+    return splits
+
+
+def test_a_video_is_cut_along_its_time_by_hand():
+    # 40 frames in 2 s: 10 blocks, borders at 1.0 and 1.6; the guard takes 3 frames at each.
+    frames = assign_splits(
+        video(40, fps=20), params(train=0.5, validation=0.25, guard_seconds=0.06)
+    )
+    assert Counter(frame.split for frame in frames) == {"train": 19, "validation": 9, "test": 6}
+    gone = {round(n * 0.05, 6) for n in range(40)} - {frame.timestamp_s for frame in frames}
+    assert sorted(gone) == [0.95, 1.0, 1.05, 1.55, 1.6, 1.65]
+    assert frames[0].group == "clip.mp4/000000"
+    assert frames[-1].group == "clip.mp4/000009"
+
+
+@pytest.mark.parametrize("fps", [5, 10, 23.976, 24, 25, 29.97, 30, 60])
+@pytest.mark.parametrize("block_seconds", [0.1, 0.2, 0.25, 0.3, 0.7])
+@pytest.mark.parametrize("start", [0.0, 0.7, 13.3])
+def test_no_block_lies_in_two_splits(fps, block_seconds, start):
+    for guard_seconds in (0.0, 0.1):
+        chosen = params(block_seconds=block_seconds, guard_seconds=guard_seconds)
+        frames = assign_splits(video(200, fps, start=start), chosen)
+        assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+        times = defaultdict(list)
+        for frame in frames:
+            times[frame.split].append(frame.timestamp_s)
+        for before, after in (("train", "validation"), ("validation", "test")):
+            assert min(times[after]) - max(times[before]) > 0
+            assert min(times[after]) - max(times[before]) >= 2 * guard_seconds - 1e-6
+        if guard_seconds == 0:
+            assert len(frames) == 200
+
+
+def test_every_video_is_cut_by_itself():
+    frames = assign_splits([*video(100), *video(50, source="other.mov", start=5.0)], params())
+    for source, count in (("clip.mp4", 100), ("other.mov", 50)):
+        shares = Counter(frame.split for frame in frames if frame.source == source)
+        assert shares["train"] / count == pytest.approx(0.5, abs=0.1)
+        assert min(shares["validation"], shares["test"]) > 0
+    assert not {f.group for f in frames if f.source == "clip.mp4"} & {
+        f.group for f in frames if f.source == "other.mov"
+    }
+
+
+def test_groups_of_photos_stay_whole():
+    frames = assign_splits(photos(20, shots=6), params())
+    assert Counter(frame.split for frame in frames) == {
+        "train": 66,
+        "validation": 24,
+        "test": 30,
+    }
+    assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+    assert [frame.image for frame in frames] == sorted(frame.image for frame in frames)
+
+
+def test_a_group_with_a_defect_goes_to_test_with_all_its_shots():
+    defects = photos(5, label="anomalous", start=17)  # parts 17 to 19 have normal shots too
+    frames = assign_splits([*photos(20), *defects], params())
+    assert {frame.split for frame in frames if frame.label == "anomalous"} == {"test"}
+    assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+    assert {f.split for f in frames if f.group in ("part-17", "part-18", "part-19")} == {"test"}
+
+
+def test_the_seed_chooses_the_groups_and_their_order_does_not_matter():
+    def trained(frames, seed):
+        return {f.group for f in assign_splits(frames, params(seed=seed)) if f.split == "train"}
+
+    frames = photos(40)
+    assert trained(frames, 0) == trained(frames[::-1], 0)
+    assert trained(frames, 0) != trained(frames, 1)
+
+
+def given(train=20, test=6, validation=0):
+    counts = {"train": train, "validation": validation, "test": test}
+    return [
+        Frame(f"{split}/{n:03d}", "washer", group=f"{split}/{n}", split=split, label="normal")
+        for split, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def test_a_given_test_split_is_kept_and_validation_leaves_train():
+    frames = assign_splits(given(), params(train=0.6, validation=0.2))
+    assert Counter(frame.split for frame in frames) == {"train": 15, "validation": 5, "test": 6}
+    for frame in frames:
+        assert (frame.split == "test") == frame.image.startswith("test/")
+
+
+def test_a_given_validation_is_kept():
+    frames = given(validation=4)
+    assert assign_splits(frames, params()) == sorted(frames, key=lambda frame: frame.image)
+
+
+@pytest.mark.parametrize(
+    ("frames", "changes", "split"),
+    [
+        (video(4), {}, "validation"),
+        (video(100), {"block_seconds": 100}, "validation"),
+        (video(100), {"guard_seconds": 100}, "train"),
+        (photos(2), {}, "validation"),
+        (photos(0), {}, "train"),
+        (given(train=1), {}, "validation"),
+        (given(test=0), {}, "test"),
+        ([*photos(1), *photos(9, label="anomalous", start=1)], {}, "validation"),
+    ],
+)
+def test_a_split_without_normal_images_is_refused(frames, changes, split):
+    with pytest.raises(InputError, match=f"the {split} split gets no normal image; give"):
+        assign_splits(frames, params(**changes))
+
+
+def test_test_needs_room():
+    with pytest.raises(ValidationError, match=r"train \+ validation must be below 1"):
+        params(train=0.8, validation=0.2)

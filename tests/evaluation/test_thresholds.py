@@ -1,0 +1,109 @@
+"""Thresholds and p-values against hand-computed values, ties and repeated draws."""
+
+import re
+
+import numpy as np
+import pytest
+
+from blackswan.errors import InputError
+from blackswan.evaluation.thresholds import conformal_threshold, p_values
+from blackswan.seeds import generator
+
+
+def test_threshold_by_hand():
+    scores = np.array([5.0, 1.0, 3.0, 2.0, 4.0, 9.0, 7.0, 8.0, 6.0])  # n = 9
+    assert conformal_threshold(scores, 0.1) == 9.0  # ceil(10 * 0.9) = 9th smallest
+    assert conformal_threshold(scores, 0.15) == 9.0  # ceil(8.5) = 9th
+    assert conformal_threshold(scores, 0.2) == 8.0
+    assert conformal_threshold(scores, 0.9) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("count", "alpha", "rank"),
+    [
+        (9, 0.3, 7),
+        (9, 0.7, 3),
+        (19, 0.05, 19),
+        (19, 0.15, 17),
+        (99, 0.01, 99),
+        (99, 0.29, 71),
+        (99, 0.57, 43),
+        (999, 0.001, 999),
+        (2, 1 / 3, 2),
+        (6, 3 / 7, 4),
+    ],
+)
+def test_rank_is_free_of_float_error(count, alpha, rank):
+    assert conformal_threshold(np.arange(1.0, count + 1), alpha) == rank
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 18, 19, 48, 97])
+def test_unsupported_alpha_names_the_smallest_possible_one_and_that_one_works(count):
+    scores = np.arange(count, dtype=np.float32)
+    with pytest.raises(InputError, match=rf"alpha = 0\.005 .* {count} held-out") as caught:
+        conformal_threshold(scores, 0.005)
+    smallest = float(re.search(r"possible is ([0-9.e-]+),", str(caught.value)).group(1))
+    assert 1 / (count + 1) <= smallest < 1 / (count + 1) + 1e-6
+    assert conformal_threshold(scores, smallest) == count - 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_alpha_out_of_range(alpha):
+    with pytest.raises(InputError, match=r"evaluate\.alpha"):
+        conformal_threshold(np.arange(50.0), alpha)
+
+
+def test_no_normal_scores():
+    with pytest.raises(InputError, match=r"evaluate\.alpha .* needs held-out normal images"):
+        conformal_threshold(np.array([]), 0.05)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite(bad):
+    scores = np.array([1.0, bad, 2.0])
+    with pytest.raises(InputError, match="not finite, the first at position 1"):
+        conformal_threshold(scores, 0.5)
+    with pytest.raises(InputError, match="not finite"):
+        p_values(scores, np.array([1.0]))
+    with pytest.raises(InputError, match="not finite"):
+        p_values(np.array([1.0]), scores)
+
+
+def test_p_values_by_hand():
+    normals = np.array([3.0, 1.0, 2.0, 2.0])
+    found = p_values(np.array([0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0]), normals)
+    assert found.tolist() == [1.0, 1.0, 0.8, 0.8, 0.4, 0.4, 0.2]
+
+
+def test_all_equal_scores_raise_no_alarm():
+    normals = np.full(19, 0.5)
+    assert conformal_threshold(normals, 0.05) == 0.5
+    assert p_values(np.array([0.5]), normals)[0] == 1.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_above_the_threshold_exactly_where_p_is_at_most_alpha(dtype):
+    rng = generator(0, "equivalence")
+    for count in (1, 2, 3, 7, 19, 20, 99, 149):
+        for values in (4, 10_000):  # many ties, few ties
+            normals = (rng.integers(values, size=count) / 7).astype(dtype)
+            scores = np.append((rng.integers(values + 1, size=200) / 7).astype(dtype), normals)
+            alphas = [0.01, 0.05, 0.1, 0.2, 0.3, 0.7, *(np.arange(1, count + 1) / (count + 1))]
+            for alpha in alphas:
+                if alpha >= 1 / (count + 1):
+                    flagged = scores > conformal_threshold(normals, alpha)
+                    assert np.array_equal(flagged, p_values(scores, normals) <= alpha)
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(39, 0.05), (57, 0.1), (25, 0.2)])
+def test_false_alarms_stay_at_or_below_alpha_over_200_draws(count, alpha):
+    rng = generator(0, "draws", str(count))
+    rates = []
+    for _ in range(200):
+        scores = rng.gamma(2.0, size=count + 500).astype(np.float32)
+        threshold = conformal_threshold(scores[:count], alpha)
+        rates.append((scores[count:] > threshold).mean())
+    error = np.std(rates, ddof=1) / np.sqrt(len(rates))
+    assert np.mean(rates) <= alpha + 2.5 * error
+    attainable = np.floor(alpha * (count + 1)) / (count + 1)  # the exact rate without ties
+    assert abs(np.mean(rates) - attainable) <= 3 * error

@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    DINOv3ViTConfig,
+    ViTConfig,
+)
+
+from blackswan.errors import InputError
+from blackswan.networks.backbones import load_backbone, to_tensor
+from blackswan.networks.weights import IMAGENET
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+CONFIGS = {
+    "dinov2": Dinov2Config(**SMALL, patch_size=14, image_size=70),
+    "dinov2_with_registers": Dinov2WithRegistersConfig(
+        **SMALL, patch_size=14, image_size=70, num_register_tokens=4
+    ),
+    "dinov3": DINOv3ViTConfig(**SMALL, patch_size=14, image_size=70, num_register_tokens=4),
+    "vit": ViTConfig(**SMALL, patch_size=14, image_size=70),
+}
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (4, 60, 50, 3), dtype=np.uint8)
+
+
+def save(folder, config):
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(IMAGENET))
+    return model
+
+
+@pytest.fixture
+def lite0(tmp_path):
+    """EfficientNet-Lite0 of the package with random weights and statistics; (network, folder)."""
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    torch.manual_seed(0)
+    network = package.EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight.data, module.running_var):
+                values.uniform_(0.8, 1.2)
+            for values in (module.bias.data, module.running_mean):
+                values.uniform_(-0.3, 0.3)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "efficientnet_lite0"}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(IMAGENET))
+    return network, tmp_path
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("size", [70, 98])
+def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, images, kind, size):
+    model = save(tmp_path, CONFIGS[kind])
+    backbone = load_backbone(tmp_path, [2, 1], size)
+    found = backbone.embed(images)
+
+    side = size // 14
+    assert backbone.channels == [32, 32]
+    assert backbone.grids == [(side, side), (side, side)]
+    pixels = to_tensor(images, size, **{k: IMAGENET[f"image_{k}"] for k in ("mean", "std")})
+    options = {"interpolate_pos_encoding": True} if kind == "vit" else {}
+    with torch.inference_mode():
+        states = model(pixels, output_hidden_states=True, **options).hidden_states
+    for layer, embedding in zip([2, 1], found, strict=True):
+        tokens = states[layer][:, -side * side :]  # special tokens come first
+        expected = tokens.reshape(4, side, side, 32).permute(0, 3, 1, 2)
+        torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tiles", [2, 3])
+@pytest.mark.parametrize("network", ["dinov2", "lite0"])
+def test_tiles_are_seen_one_by_one_and_joined_in_place(tmp_path, lite0, network, tiles):
+    if network == "dinov2":
+        save(tmp_path, CONFIGS["dinov2"])
+    size, layers = 70, [1, 2]
+    side = size * tiles
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    whole = load_backbone(tmp_path, layers, size, tiles)
+    part = load_backbone(tmp_path, layers, size)
+    assert whole.grids == [(tiles * height, tiles * width) for height, width in part.grids]
+    found = whole.embed(images)
+    for row, column in np.ndindex(tiles, tiles):
+        tile = images[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        for layer, (height, width), expected in zip(
+            found, part.grids, part.embed(tile), strict=True
+        ):
+            place = layer[:, :, row * height : (row + 1) * height]
+            place = place[..., column * width : (column + 1) * width]
+            torch.testing.assert_close(place, expected, rtol=0, atol=1e-5)
+
+
+def test_a_batch_of_four_equals_four_of_one(tmp_path, images):
+    save(tmp_path, CONFIGS["dinov2"])
+    backbone = load_backbone(tmp_path, [3], 70)
+    singly = torch.cat([backbone.embed([image])[0] for image in images])
+    torch.testing.assert_close(backbone.embed(images)[0], singly, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 75])  # even and odd: TensorFlow pads them differently
+def test_efficientnet_equals_the_package(lite0, images, size):
+    network, folder = lite0
+    blocks = {}
+    for number, block in enumerate(network._blocks):
+        block.register_forward_hook(lambda *a, number=number: blocks.update({number: a[2]}))
+    backbone = load_backbone(folder, [0, 1, 2, 3, 4, 5, 6], size)
+    pixels = to_tensor(images, size, backbone.mean, backbone.std)
+    with torch.inference_mode():
+        network(pixels)
+    found = backbone.embed(images)
+    assert backbone.channels == [16, 24, 40, 80, 112, 192, 320]
+    for last, embedding in zip([0, 2, 4, 7, 10, 14, 15], found, strict=True):
+        expected = blocks[last]
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_efficientnet_batches_do_not_change_a_bit(lite0, images):
+    backbone = load_backbone(lite0[1], [1, 2], 64)
+    for number in range(2):
+        singly = torch.cat([backbone.embed([image])[number] for image in images])
+        assert torch.equal(backbone.embed(images)[number], singly)
+
+
+def test_to_tensor_averages_when_it_shrinks_and_normalises():
+    checkers = np.zeros((8, 8, 3), np.uint8)
+    checkers[::2, 1::2] = checkers[1::2, ::2] = 200
+    found = to_tensor([checkers], 4, [0.5, 0.4, 0.3], [0.5, 0.25, 0.2])
+    expected = (100 / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.5, 0.25, 0.2])
+    assert found.shape == (1, 3, 4, 4)
+    torch.testing.assert_close(found, expected.view(1, 3, 1, 1).expand(1, 3, 4, 4))
+
+
+def test_what_does_not_fit_is_refused_with_the_choices(tmp_path):
+    with pytest.raises(InputError, match="is missing; run `dvc repro fetch_weights`"):
+        load_backbone(tmp_path / "absent", [1], 70)
+    save(tmp_path, CONFIGS["dinov2"])
+    for layers in ([4], [0], []):
+        with pytest.raises(InputError, match="choose from 1 to 3"):
+            load_backbone(tmp_path, layers, 70)
+    with pytest.raises(InputError, match="image_size 75 is no multiple .* choose 70 or 84"):
+        load_backbone(tmp_path, [1], 75)
+    model = tmp_path / "model.safetensors"
+    tensors = load_file(model)
+    del tensors["embeddings.cls_token"]
+    save_file(tensors, model, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="does not fit its config.json"):
+        load_backbone(tmp_path, [1], 70)
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(InputError, match="model.safetensors is not whole"):
+        load_backbone(tmp_path, [1], 70)
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(InputError, match="'resnet' is no backbone; known are efficientnet_lite0"):
+        load_backbone(tmp_path, [1], 70)
+
+
+def test_a_truncated_efficientnet_is_refused(lite0):
+    file = lite0[1] / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["_blocks.1._bn1.weight"]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"not whole \('_blocks.1._bn1.weight'\); fetch it again"):
+        load_backbone(lite0[1], [1], 64)
