@@ -12,6 +12,13 @@ from typing import TextIO
 FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing")
 
 
+# DVC took the last outputs away before it ran the stage.
+BRING_BACK = (
+    "`dvc checkout` brings back the outputs of the last good run, `git checkout metrics` the small"
+    " files in git"
+)
+
+
 class InputError(Exception):
     """Input that a person can mend; the message names the file or key and the remedy."""
 
@@ -28,7 +35,8 @@ def run(main: Callable[[], None]) -> None:
                 _lock(script)
             main()
     except InputError as error:
-        sys.exit(f"error: {error}")
+        under_dvc = "DVC_STAGE" in os.environ  # set by DVC for the command of a stage
+        sys.exit(f"error: {error}" + (f"\n{BRING_BACK}" if under_dvc else ""))
     except Exception as error:
         if any(words in str(error) for words in FULL_DISK):
             sys.exit(

@@ -1,7 +1,7 @@
 """Outputs that appear whole or not at all.
 
-A stage writes beside its output and swaps at the end, and dvc.yaml marks the output `persist`, so a
-stage that fails or is killed leaves what was there before.
+A stage writes beside its output and swaps at the end. DVC takes the outputs of the last run away
+before it starts the next; they stay in its cache, where `dvc checkout` finds them.
 """
 
 import json

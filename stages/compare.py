@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pydantic import ConfigDict, Field
 
 from blackswan.data.dataset import Split
+from blackswan.detectors.interface import LOSSES
 from blackswan.errors import InputError, run
 from blackswan.evaluation.ranking import (
     COLUMNS,
@@ -33,7 +34,6 @@ DATASET = Path("data/dataset")
 SCORES = Path("data/scores")
 METRICS = Path("metrics/detectors")
 CURVES = Path("metrics/curves")
-TRAINING = Path("metrics/train_vit/plots/metrics")
 SUMMARY = Path("metrics/summary.json")
 LEADERBOARD = Path("metrics/leaderboard.csv")
 PICTURES = Path("metrics/pictures")
@@ -93,16 +93,12 @@ def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[
         lines = {each: pd.read_csv(CURVES / each / f"{name}.csv") for each in detectors}
         if lines := {each: points for each, points in lines.items() if len(points)}:
             yield name, figures.curves(title, lines)
-    if "vit" in detectors:
-        files = {split: TRAINING / split / "loss.tsv" for split in ("train", "validation")}
-        losses = {split: pd.read_csv(file, sep="\t") for split, file in files.items()}
-        yield "loss", figures.losses("Loss of the ViT", losses)
 
 
 def draw_detector(
     detector: str, result: dict[str, Any], test: Split, images: int
 ) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of scores, verdicts, calibration and galleries of one detector."""
+    """Yield name and figure of scores, verdicts, calibration, losses and galleries of one."""
     scores = read_scores(detector, test)
     main, unseen = scores[scores.table == MAIN], scores[scores.table != MAIN]
     calibrated = "expected_calibration_error" in result
@@ -121,6 +117,8 @@ def draw_detector(
     if calibrated:
         bins = pd.read_csv(CURVES / detector / "reliability.csv")
         yield "reliability", figures.reliability_diagram(f"{detector}: calibration", bins)
+    if (losses := SCORES / detector / LOSSES).exists():
+        yield "losses", figures.losses(f"{detector}: loss while it learnt", pd.read_csv(losses))
     scale = HeatmapScale(**result["heatmap"])
     maps = SCORES / detector / MAPS
     for name, what, rows in [("gallery", "test images", main), ("unseen", "unseen kinds", unseen)]:

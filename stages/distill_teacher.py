@@ -2,7 +2,7 @@
 
 A patch description network learns to say of 33 x 33 pixels what a backbone trained on ImageNet says
 of them in context. It learns on the folder that `images` of its block names, the larger and the
-more varied the better; where that is data/dataset, on its normal train images and on the few photos
+more varied the better; where that is data/dataset/train, on its normal images and on the few photos
 that pinned wheels ship, half and half. Killed at any point, it goes on from the last complete
 checkpoint. `dvc repro distill_teacher@pdn_small`
 """
@@ -43,7 +43,7 @@ class Params(Section):
     """What the teacher learns, from what, and how long."""
 
     seed: int = Field(ge=0)
-    images: Path  # data/dataset, or a folder of images such as ImageNet
+    images: Path  # data/dataset/train, or a folder of images such as ImageNet
     photos: int = Field(ge=1)  # of such a folder, kept beside the teacher for its students
     backbone: str  # a name of fetch_weights
     layers: list[int]  # of the backbone; the teacher has as many channels as they have together
@@ -58,7 +58,11 @@ class Params(Section):
 def sources(params: Params) -> tuple[list[list[Read]], dict[str, np.ndarray], str]:
     """Return pools of images to learn from in turn, the photos to keep, and where they are from."""
     if any(params.images.glob("*.parquet")):
-        split = Split(params.images, "train")
+        if params.images.name != "train":
+            raise InputError(
+                f"images: {params.images} is no split to learn from; name data/dataset/train"
+            )
+        split = Split(params.images.parent, "train")
         facts = split.facts
         normal = np.flatnonzero((facts.label == 0) & ~facts.augmented)
         if not len(normal):
@@ -73,7 +77,7 @@ def sources(params: Params) -> tuple[list[list[Read]], dict[str, np.ndarray], st
     paths = list_images(params.images)
     if not paths:
         raise InputError(
-            f"images: {params.images} holds no image; name a folder of images or data/dataset"
+            f"images: {params.images} holds no image; name a folder of images or data/dataset/train"
         )
     rng = generator(params.seed, "distill_teacher", "photos")
     chosen = sorted(rng.choice(len(paths), min(params.photos, len(paths)), replace=False))

@@ -5,13 +5,14 @@ validation images alone; the test split is only ever scored. `dvc repro evaluate
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from blackswan.data.dataset import Split
-from blackswan.detectors.interface import load_module
+from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
 from blackswan.evaluation import metrics
 from blackswan.evaluation.ranking import MAIN
@@ -59,16 +60,20 @@ def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, A
 
 
 def write_curves(found: ScoredSplit, bins: int, folder: Path) -> None:
-    """Write the ROC, precision-recall, PRO and reliability curves of the main table."""
+    """Write the ROC, precision-recall, PRO and reliability curves of the main table.
+
+    A curve that is not defined has no rows: DVC expects each of them.
+    """
     main = found.images[found.images.table == MAIN]
     labels, scores = main.label.to_numpy(), main.image_score.to_numpy()
     curves = {
         "roc": metrics.roc_points(labels, scores),
         "precision_recall": metrics.precision_recall_points(labels, scores),
         "pro": found.pixels[MAIN].pro_points(),
+        "reliability": metrics.reliability_curve(labels, scores, bins)
+        if found.probabilities
+        else pd.DataFrame(columns=["low", "high", "n", "probability", "frequency"]),
     }
-    if found.probabilities:
-        curves["reliability"] = metrics.reliability_curve(labels, scores, bins)
     for name, points in curves.items():
         points.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
@@ -94,6 +99,8 @@ def main() -> None:
             flagged=found.images.image_score > threshold,
         ).to_parquet(scores / "scores.parquet", index=False)
         write_curves(found, params.calibration_bins, curves)
+        if (MODELS / name / LOSSES).exists():
+            shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)
         source = f"{len(normal_scores)} normal validation images, alpha {params.alpha:g}"
         result = measure(found, threshold, params) | {"heatmap": scale, "threshold_from": source}
         write_json(METRICS / f"{name}.json", result)

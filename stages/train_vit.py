@@ -8,6 +8,7 @@ stages/train_vit.py`
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import PartialState
 from dvclive import Live
@@ -24,6 +25,7 @@ from transformers import (
 
 from blackswan.data.dataset import Split
 from blackswan.detectors import vit
+from blackswan.detectors.interface import LOSSES
 from blackswan.errors import run
 from blackswan.networks.checkpoints import COMPLETE, fingerprint, last_complete
 from blackswan.outputs import replace_folder
@@ -110,7 +112,9 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
 
 def name_of_run(params: Params) -> str:
     """Name the run by all that a checkpoint depends on: params, data, weights and code."""
-    data, weights = sorted(DATASET.iterdir()), sorted((WEIGHTS / params.backbone).iterdir())
+    folders = DATASET / "train", DATASET / "validation"
+    data = [path for folder in folders for path in sorted(folder.iterdir())]
+    weights = sorted((WEIGHTS / params.backbone).iterdir())
     return fingerprint(
         params.model_dump_json(), [*data, *weights, Path(__file__), Path(vit.__file__)]
     )
@@ -131,6 +135,13 @@ def write_curves(history: list[dict[str, float]], folder: Path) -> None:
                     live.log_metric(name, entry[key])
 
 
+def write_losses(history: list[dict[str, float]], path: Path) -> None:
+    """Write the loss of each epoch on train and validation, for the report of the detector."""
+    epochs = pd.DataFrame(history).groupby("epoch").first()
+    losses = epochs[["loss", "eval_loss"]].set_axis(["train", "validation"], axis="columns")
+    losses.set_axis(losses.index.astype(int)).to_csv(path, float_format="%.6g")
+
+
 def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")
@@ -144,6 +155,7 @@ def main() -> None:
     state = trainer.state
     with replace_folder(MODEL) as folder, replace_folder(CURVES) as curves:
         vit.Detector(network, inputs).save(folder)
+        write_losses(state.log_history, folder / LOSSES)
         write_curves(state.log_history, curves)
     shutil.rmtree(CHECKPOINTS)
     print(f"{MODEL}: validation loss {state.best_metric:.5f} after {state.epoch:.0f} epochs")

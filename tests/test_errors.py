@@ -32,6 +32,13 @@ def test_what_a_person_can_mend_ends_in_one_sentence():
     assert ends_with(said).startswith("error: the disk is full")
 
 
+def test_under_dvc_it_says_where_the_last_outputs_are(monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "label")
+    first, second = ends_with(InputError("a.png is empty; remove it")).splitlines()
+    assert first == "error: a.png is empty; remove it"
+    assert second.startswith("`dvc checkout` brings back")
+
+
 def test_a_bug_keeps_its_traceback():
     def main():
         raise ValueError("a bug")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 # No outputs: the paths of labels.csv start from data/, checkpoints are what a killed run leaves.
@@ -204,9 +205,8 @@ def test_a_section_that_is_not_declared_is_found(pipeline, name, section, key):
     [
         ("label", "data/anomalies", "data/anomalies"),
         ("label", "data/labels.csv", "data/labels.csv"),
-        ("build_dataset", "data/dataset", "data/dataset"),
         ("evaluate_reference@vit", "data/models/vit", "data/models"),
-        ("evaluate_reference@vit", "metrics/curves/vit", "metrics/curves"),
+        ("compare", "metrics/curves", "metrics/curves"),
     ],
 )
 def test_a_path_that_is_not_declared_is_found(pipeline, name, path, constant):
@@ -239,14 +239,40 @@ def test_the_backbone_of_every_detector_is_fetched():
     assert stages["fetch_weights"]["matrix"]["name"] == named
 
 
-def test_a_failing_stage_leaves_what_was_there(pipeline):
+def test_every_stage_is_taken_from_the_run_cache(pipeline):
+    """What ran once is never computed again: `persist` on one output would switch that off."""
     assert pipeline
-    assert [
-        out.def_path
-        for stage in repository().index.stages
-        for out in stage.outs
-        if not stage.is_data_source and not out.persist
-    ] == []
+    outs = [out for stage in repository().index.stages for out in stage.outs]
+    # An output outside of the cache switches it off too, unless it is a metric or a plot.
+    uncached = [out for out in outs if not (out.use_cache or out.is_metric or out.is_plot)]
+    assert [out.def_path for out in outs if out.persist or out in uncached] == []
+
+
+def test_what_learns_depends_on_no_test_image(pipeline):
+    learning = [stage for stage in pipeline if re.search(r"/(train|fit|distill)_", stage.script)]
+    assert len(learning) >= 5
+    for stage in learning:
+        assert [dep for dep in stage.deps if overlaps(dep, "data/dataset/test")] == [], stage.name
+        data = {dep for dep in stage.deps if dep.startswith("data/") and "weights" not in dep}
+        assert data <= {"data/dataset/train", "data/dataset/validation"}, stage.name
+
+
+def test_every_default_detector_is_an_artifact(pipeline):
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    judged = {stage.argument for stage in pipeline if stage.script == "stages/evaluate_detector.py"}
+    assert {name: artifact["path"] for name, artifact in artifacts.items()} == {
+        name: f"data/models/{name}" for name in judged
+    }
+    assert {artifact["type"] for artifact in artifacts.values()} == {"model"}
+
+
+def test_params_are_written_as_dvc_rewrites_them(tmp_path):
+    """So that `dvc exp run -S` changes one line and no more."""
+    copy_of = tmp_path / "params.yaml"
+    copy_of.write_text((ROOT / "params.yaml").read_text())
+    with modify_yaml(copy_of):
+        pass
+    assert copy_of.read_text() == (ROOT / "params.yaml").read_text()
 
 
 def test_every_script_is_a_stage_of_its_name(pipeline):

@@ -93,6 +93,11 @@ def git(root: Path, *words: str) -> None:
     subprocess.run(["git", *words], cwd=root, check=True)
 
 
+def log(root: Path) -> Path:
+    """Return the file for what DVC prints: outside, for `dvc exp run` puts untracked ones aside."""
+    return root.with_suffix(".log")
+
+
 def start(root: Path, *words: str) -> subprocess.Popen:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
@@ -100,7 +105,7 @@ def start(root: Path, *words: str) -> subprocess.Popen:
         cwd=root,
         start_new_session=True,
         env={**os.environ, "PATH": path},
-        stdout=(root / "log").open("w"),
+        stdout=log(root).open("w"),
         stderr=subprocess.STDOUT,
     )
 
@@ -108,7 +113,7 @@ def start(root: Path, *words: str) -> subprocess.Popen:
 def dvc(root: Path, *words: str) -> str:
     """Run DVC to its end and return what it and its stages printed."""
     code = start(root, *words).wait()
-    printed = (root / "log").read_text()
+    printed = log(root).read_text()
     assert code == 0, printed[-2000:]
     return printed
 
@@ -119,14 +124,14 @@ def stages_run(printed: str) -> list[str]:
 
 def kill_during(stage: str, root: Path) -> None:
     process = start(root, "repro", "compare")
-    log, deadline = root / "log", time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if stage in stages_run(log.read_text()) and next(root.glob(BEGUN[stage]), None):
+        if stage in stages_run(log(root).read_text()) and next(root.glob(BEGUN[stage]), None):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return
         time.sleep(0.002)
-    pytest.fail(f"{stage} was never seen at work:\n{log.read_text()[-2000:]}")
+    pytest.fail(f"{stage} was never seen at work:\n{log(root).read_text()[-2000:]}")
 
 
 def test_killed_in_every_stage_it_ends_with_the_lock_of_an_undisturbed_run(
@@ -160,6 +165,90 @@ def test_a_second_run_has_nothing_to_do_and_alpha_reruns_evaluation_alone(projec
         "evaluate_reference@vit",
     ]
     assert last == "compare"
+
+
+def change(project: Path, **values: object) -> None:
+    """Change params, `__` for the dot."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    for key, value in values.items():
+        block, name = key.split("__")
+        params[block][name] = value
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def content(project: Path) -> dict[str, bytes]:
+    """Return the bytes of all outputs, and what git tracks of them."""
+    files = [project / "dvc.lock", *project.glob("metrics/**/*.*"), *project.glob("data/**/*.*")]
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "affected"),
+    [
+        ("fit_baseline__kernel", 5, {"fit_baseline", "evaluate_reference@median_residual"}),
+        ("train_vit__learning_rate", 1e-4, {"train_vit", "evaluate_reference@vit"}),
+    ],
+)
+def test_there_and_back_computes_nothing(
+    project: Path, key: str, value: float, affected: set[str]
+) -> None:
+    before, params = content(project), (project / "params.yaml").read_text()
+    change(project, **{key: value})
+    assert set(stages_run(dvc(project, "repro", "compare"))) == affected | {"compare"}
+    (project / "params.yaml").write_text(params)
+    printed = dvc(project, "repro", "compare")
+    assert stages_run(printed) == []
+    assert set(re.findall(r"'(.+)' is cached - skipping run", printed)) == affected | {"compare"}
+    assert content(project) == before
+
+
+def test_git_checkout_then_repro_computes_nothing(project: Path) -> None:
+    before = content(project)
+    change(project, fit_baseline__kernel=5)
+    dvc(project, "repro", "compare")
+    assert content(project) != before
+    git(project, "checkout", "-q", ".")
+    assert stages_run(dvc(project, "repro", "compare")) == []
+    assert content(project) == before
+
+
+def test_the_same_experiment_twice_computes_once(project: Path) -> None:
+    words = ("exp", "run", "-S", "fit_baseline.kernel=5", "compare")
+    assert "fit_baseline" in stages_run(dvc(project, *words))
+    first = content(project)
+    git(project, "checkout", "-q", ".")
+    assert stages_run(dvc(project, *words)) == []
+    assert content(project) == first
+
+
+def test_another_unseen_generator_refits_nothing(project: Path) -> None:
+    change(project, synthesize_anomalies__unseen=["gaussian_blur"])
+    ran = stages_run(dvc(project, "repro", "compare"))
+    assert {"synthesize_anomalies", "label", "build_dataset", "compare"} <= set(ran)
+    assert [stage for stage in ran if stage.startswith(("train", "fit"))] == []
+
+
+def test_the_vit_is_not_trained_where_the_table_does_not_ask_for_it(unused: Path) -> None:
+    params = yaml.safe_load((unused / "params.yaml").read_text())
+    assert "train_vit" in dvc(unused, "dag", "--dot", "compare")
+    params["compare"]["references"].pop("vit")
+    (unused / "params.yaml").write_text(yaml.safe_dump(params))
+    upstream = dvc(unused, "dag", "--dot", "compare")
+    git(unused, "checkout", "-q", "params.yaml")
+    assert "fit_detector@padim" in upstream
+    assert "train_vit" not in upstream
+
+
+def test_a_stage_that_fails_says_how_to_bring_its_last_outputs_back(project: Path) -> None:
+    before = content(project)
+    change(project, evaluate__alpha=0.001)
+    assert start(project, "repro", "evaluate_detector@padim").wait() != 0
+    said = log(project).read_text()
+    assert "`dvc checkout` brings back" in said
+    assert content(project) != before
+    git(project, "checkout", "-q", ".")
+    start(project, "checkout").wait()  # the sample clip, which never was there, is missing
+    assert content(project) == before
 
 
 def test_the_backbone_of_a_detector_is_one_param(project: Path) -> None:

@@ -19,7 +19,7 @@ FROM_VALIDATION = ("threshold", "threshold_from", "heatmap")
 def replace_test_split_by_noise(project):
     """Write other pixels into every row of the test split, and leave its facts."""
     rng = np.random.default_rng(0)
-    for path in sorted((project.root / "data/dataset").glob("test-*.parquet")):
+    for path in sorted((project.root / "data/dataset/test").iterdir()):
         rows = pq.read_table(path).to_pylist()
         for row in rows:
             shape = decode_image(row["image"]["bytes"]).shape
@@ -36,7 +36,7 @@ def test_a_test_split_of_noise_leaves_model_threshold_and_p_values(tiny_project)
     others = {
         name: content
         for name, content in tiny_project.outputs("data/dataset").items()
-        if "/test-" not in name
+        if "/test/" not in name
     }
 
     replace_test_split_by_noise(tiny_project)

@@ -1,11 +1,13 @@
 """Write the table of metrics/ into README.md, between its two marks (`make readme`)."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+from blackswan.evaluation.ranking import MERITS
 
 README = Path("README.md")
-LEADERBOARD = Path("metrics/leaderboard.csv")
+SUMMARY = Path("metrics/summary.json")
 BEGIN, END = "<!-- leaderboard -->\n", "<!-- /leaderboard -->"
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -18,25 +20,26 @@ COLUMNS = {
 
 def table() -> str:
     """Return the main table as Markdown, with the image AUROC on each unseen generator."""
-    rows = pd.read_csv(LEADERBOARD)
-    main = rows[rows.table == "main"]
-    unseen = rows[rows.table != "main"].pivot(
-        index="detector", columns="table", values="image_auroc"
+    summary = json.loads(SUMMARY.read_bytes())
+    best_first = sorted(
+        summary, key=lambda name: (*(-summary[name].get(key, -1) for key in MERITS), name)
     )
-    head = ["detector", *COLUMNS.values(), *(f"unseen: {name}" for name in unseen.columns)]
+    unseen = sorted({kind for metrics in summary.values() for kind in metrics["unseen"]})
+    head = ["detector", *COLUMNS.values(), *(f"unseen: {kind}" for kind in unseen)]
     lines = [head, ["---"] * len(head)]
-    for _, row in main.iterrows():
-        cells = [row.detector, *(_cell(row, key) for key in COLUMNS)]
-        lines.append(cells + [f"{value:.3f}" for value in unseen.loc[row.detector]])
+    for name in best_first:
+        metrics = summary[name]
+        cells = [name, *(_cell(metrics, key) for key in COLUMNS)]
+        lines.append(cells + [_cell(metrics["unseen"], kind) for kind in unseen])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _cell(row: pd.Series, key: str) -> str:
-    if pd.isna(row[key]):
+def _cell(metrics: dict[str, Any], key: str) -> str:
+    if key not in metrics:
         return ""
-    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    interval = "" if low is None or pd.isna(low) else f" [{low:.3f}, {high:.3f}]"
-    return f"{row[key]:.3f}{interval}"
+    low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
+    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{metrics[key]:.3f}{interval}"
 
 
 def with_table(readme: str) -> str:

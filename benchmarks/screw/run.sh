@@ -5,7 +5,7 @@
 set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 
-teacher='{seed: 0, images: data/dataset, photos: 100, backbone: efficientnet_lite0, layers: [2, 4],
+teacher='{seed: 0, images: data/dataset/train, photos: 100, backbone: efficientnet_lite0, layers: [2, 4],
     size: S, image_size: 128, batch_size: 8, steps: 800, learning_rate: 0.001, weight_decay: 0.00001}'
 student='{backbone: pdn_small, image_size: 256, crop_size: 128, steps: 3000, learning_rate: 0.0001,
     weight_decay: 0.00001}'

@@ -1,5 +1,6 @@
 """The dataset contract: Parquet shards that `datasets`, pandas, DuckDB and Spark read as they are.
 
+Each split has a folder of its own, so that what learns can depend on no test image at all.
 Images and masks are PNG bytes in the Hugging Face `Image` layout {bytes, path}. Row groups are
 small, so that one row can be read at random without holding the shard in memory.
 """
@@ -65,11 +66,15 @@ class Row:
 def write_shards(
     folder: Path, split: str, rows: Iterable[Row], count: int, rows_per_shard: int
 ) -> None:
-    """Write `count` rows as <split>-00000-of-0000N.parquet, holding one row group in memory."""
+    """Write `count` rows into the folder of a split, holding one row group in memory.
+
+    The shards are <split>/<split>-00000-of-0000N.parquet.
+    """
+    (folder / split).mkdir(parents=True, exist_ok=True)
     shards = max(1, -(-count // rows_per_shard))
     iterator = iter(rows)
     for shard in range(shards):
-        path = folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+        path = folder / split / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
         # Image bytes are compressed already.
         with pq.ParquetWriter(
             path, SCHEMA, compression="none", use_dictionary=["defect", "group"]
@@ -97,7 +102,7 @@ class Split(Sequence[Row]):
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self.paths = sorted(folder.glob(f"{name}-*.parquet"))
+        self.paths = sorted((folder / name).glob("*.parquet"))
         if not self.paths:
             raise InputError(f"{folder} has no {name} shard; run `dvc repro build_dataset`")
         groups = [

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from blackswan.data.images import crop_and_resize
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import LOSSES, Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import JSON, TENSORS, load_tensors, normal_batches
 from blackswan.errors import InputError
@@ -36,7 +36,6 @@ from blackswan.seeds import generator
 P_HARD = 0.999  # the loss of the student is the mean of its largest 0.1 % of squared differences
 Q_A, Q_B = 0.9, 0.995  # these quantiles of validation maps become 0 and 0.1
 GRAY_PENALTIES = 0.3  # share of the photos that lose their colours
-CURVE = "losses.csv"
 
 
 class Params(Section):
@@ -184,7 +183,7 @@ class Detector:
         }
         with replace_file(folder / JSON) as partial:  # write_json would round the normalisation
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (folder / CURVE).write_text(self.curve, encoding="utf-8")
+        (folder / LOSSES).write_text(self.curve, encoding="utf-8")
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
@@ -251,7 +250,7 @@ def load(folder: Path) -> Detector:
     network = Network(Pdn(content["size"], content["channels"]), params.image_size)
     network.load_state_dict(load_tensors(folder))
     inputs = Input(params.image_size, content["mean"], content["std"])
-    return Detector(params, network, inputs, (folder / CURVE).read_text(encoding="utf-8"))
+    return Detector(params, network, inputs, (folder / LOSSES).read_text(encoding="utf-8"))
 
 
 def _prepare(images: Images, image_size: int, path: Path) -> np.ndarray:

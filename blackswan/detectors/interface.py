@@ -19,6 +19,8 @@ import numpy as np
 
 from blackswan.errors import InputError
 
+LOSSES = "losses.csv"  # of a model that learnt step by step: epoch or step, then a column a curve
+
 
 class Images(Protocol):
     """RGB images, uint8 (H, W, 3), all of one size; may be iterated again and again."""

@@ -36,6 +36,8 @@ SUMMARISED = [
     "pixel_auroc_low",
     "pixel_auroc_high",
     "pixel_aupro",
+    "pixel_aupro_low",
+    "pixel_aupro_high",
     "expected_calibration_error",
     "normal_score_mean",
     "normal_score_max",
@@ -59,9 +61,19 @@ def rank_detectors(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[R
 
 
 def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
-    """Return the main keys of each detector, few enough for `dvc exp show`."""
+    """Return the main keys of each detector, few enough for `dvc exp show`.
+
+    Of the unseen generators there is the image AUROC, as far as it is defined.
+    """
     return {
         detector: {key: result[key] for key in SUMMARISED if key in result}
+        | {
+            "unseen": {
+                table: metrics["image_auroc"]
+                for table, metrics in result["unseen"].items()
+                if "image_auroc" in metrics
+            }
+        }
         for detector, result in results.items()
     }
 

@@ -173,17 +173,19 @@ def curves(title: str, lines: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @rc_context(STYLE)
-def losses(title: str, lines: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw curves of the columns step, loss; a logarithmic axis shows the last epochs too."""
+def losses(title: str, table: pd.DataFrame) -> Figure:
+    """Draw each column over the first one; a logarithmic axis shows the last epochs too."""
     figure, axes = _axes(6.4, 5.2, title)
-    for colour, dash, (name, points) in zip(PALETTE, DASHES, lines.items(), strict=False):
-        axes.plot(points["step"], points["loss"], "o", color=colour, linestyle=dash, label=name)
-    if all((points["loss"] > 0).all() for points in lines.values()):
+    step, *names = table.columns
+    marker = "o" if len(table) < 30 else ""
+    for colour, dash, name in zip(PALETTE, DASHES, names, strict=False):
+        axes.plot(table[step], table[name], marker, color=colour, linestyle=dash, label=name)
+    if (table[names] > 0).all(axis=None):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="loss")
+    axes.set(xlabel=step, ylabel="loss")
     axes.legend()
     return figure
 

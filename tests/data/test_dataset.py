@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 def test_shards_and_row_groups(folder):
-    files = sorted(folder.iterdir())
+    files = sorted((folder / "train").iterdir())
     assert [path.name for path in files] == [
         f"train-{number:05d}-of-00003.parquet" for number in range(3)
     ]
@@ -68,8 +68,8 @@ def test_rows_are_read_as_they_were_written_in_any_order(folder):
 
 def test_twice_the_same_bytes(folder, tmp_path):
     write_shards(tmp_path, "train", iter(ROWS), COUNT, rows_per_shard=20)
-    for path in folder.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    for path in (folder / "train").iterdir():
+        assert (tmp_path / "train" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_facts_and_normal_images(folder):
@@ -102,7 +102,7 @@ def test_datasets_reads_images_masks_and_labels(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path))
     loaded = datasets.load_dataset(
         "parquet",
-        data_files={"train": str(folder / "train-*.parquet")},
+        data_files={"train": str(folder / "train/train-*.parquet")},
         cache_dir=str(tmp_path / "cache"),
     )["train"]
     assert loaded.features["label"].names == LABELS
@@ -117,7 +117,7 @@ def test_datasets_reads_images_masks_and_labels(folder, tmp_path, monkeypatch):
 
 
 def test_pandas_reads_them(folder):
-    table = pd.read_parquet(folder / "train-00000-of-00003.parquet")
+    table = pd.read_parquet(folder / "train/train-00000-of-00003.parquet")
     image = Image.open(io.BytesIO(table.image[3]["bytes"]))
     assert np.array_equal(np.asarray(image), decode_image(ROWS[3].image))
     assert table["mask"][0] is None
@@ -128,14 +128,14 @@ def test_pandas_reads_them(folder):
 def test_duckdb_reads_them(folder):
     found = duckdb.sql(
         f"select label, count(*), count(mask.bytes), min(image.path) "
-        f"from '{folder}/train-*.parquet' group by label order by label"
+        f"from '{folder}/train/train-*.parquet' group by label order by label"
     ).fetchall()
     assert found == [
         (0, 30, 0, "frames/images/000.png"),
         (1, 15, 8, "frames/images/001.png"),
     ]
     ((data,),) = duckdb.sql(
-        f"select image.bytes from '{folder}/train-*.parquet' where image.path like '%/044.png'"
+        f"select image.bytes from '{folder}/train/*.parquet' where image.path like '%/044.png'"
     ).fetchall()
     assert data == ROWS[44].image
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_weights import write_weights
 
-from blackswan.detectors import padim
+from blackswan.detectors import padim, patches
 from blackswan.detectors.interface import Resources
 from blackswan.errors import InputError
 from blackswan.networks import embeddings
@@ -152,7 +152,7 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="all 9 normal images are equal"):
         padim.fit([images[0]] * 9, settings(), resources)
     monkeypatch.setattr(
-        embeddings.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
+        patches.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
     )
     with pytest.raises(InputError, match="lower image_size or features, or choose covariance"):
         padim.fit(images, settings(), resources)

@@ -58,8 +58,9 @@ def test_main_comes_first_and_a_table_holds_those_that_were_measured():
 
 
 def test_summary_holds_main_keys_and_no_others():
-    assert summarise({"a": result(0.9)}) == {
-        "a": {"image_auroc": 0.9, "n_normal": 2, "n_anomalous": 3}
+    unseen = {"blur": result(0.6, 0.7), "noise": result()}
+    assert summarise({"a": result(0.9, unseen=unseen)}) == {
+        "a": {"image_auroc": 0.9, "n_normal": 2, "n_anomalous": 3, "unseen": {"blur": 0.6}}
     }
 
 

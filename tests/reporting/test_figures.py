@@ -120,8 +120,10 @@ def test_confusion_matrix_counts(tmp_path):
 
 def test_losses_have_a_logarithmic_axis_only_where_all_are_positive():
     for low, axis in ((0.1, "log"), (0.0, "linear")):
-        points = pd.DataFrame({"step": [1, 2], "loss": [1.0, low]})
-        assert figures.losses("loss", {"train": points}).axes[0].get_yscale() == axis
+        table = pd.DataFrame({"epoch": [1, 2], "train": [1.0, low]})
+        drawn = figures.losses("loss", table).axes[0]
+        assert drawn.get_yscale() == axis
+        assert drawn.get_xlabel() == "epoch"
 
 
 def test_reliability_diagram_marks_each_bin():

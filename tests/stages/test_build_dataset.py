@@ -24,11 +24,11 @@ def test_shards_hold_every_labelled_image_once_and_in_order(finished):
             ["normal", "anomalous"].index(r.label) for r in labels if r.split == name
         ]
     assert sorted(finished.outputs(DATASET)) == [
-        f"{DATASET}/test-00000-of-00002.parquet",
-        f"{DATASET}/test-00001-of-00002.parquet",
-        f"{DATASET}/train-00000-of-00002.parquet",
-        f"{DATASET}/train-00001-of-00002.parquet",
-        f"{DATASET}/validation-00000-of-00001.parquet",
+        f"{DATASET}/test/test-00000-of-00002.parquet",
+        f"{DATASET}/test/test-00001-of-00002.parquet",
+        f"{DATASET}/train/train-00000-of-00002.parquet",
+        f"{DATASET}/train/train-00001-of-00002.parquet",
+        f"{DATASET}/validation/validation-00000-of-00001.parquet",
     ]
     sizes = [pq.ParquetFile(path).metadata.num_rows for path in split(finished, "train").paths]
     assert sizes == [20, 18]

@@ -21,7 +21,7 @@ STAGE = Path(__file__).parents[2] / "stages" / "distill_teacher.py"
 TEACHER = "data/weights/pdn_small"
 PARAMS = {
     "seed": 0,
-    "images": "data/dataset",
+    "images": "data/dataset/train",
     "photos": 2,
     "backbone": "efficientnet_lite0",
     "layers": [2, 3],

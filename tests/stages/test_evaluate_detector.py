@@ -13,6 +13,7 @@ NAME = "median_residual"
 METRICS = f"metrics/detectors/{NAME}.json"
 CURVES = f"metrics/curves/{NAME}"
 SCORES = f"data/scores/{NAME}"
+CURVE_NAMES = ("precision_recall", "pro", "reliability", "roc")
 
 
 def result(project):
@@ -33,7 +34,7 @@ def test_files(finished):
     written = [*finished.outputs(SCORES, CURVES), *finished.outputs("metrics/detectors")]
     assert sorted(written) == sorted(
         [
-            *(f"{CURVES}/{name}.csv" for name in ("precision_recall", "pro", "roc")),
+            *(f"{CURVES}/{name}.csv" for name in CURVE_NAMES),
             METRICS,
             METRICS.replace("median_residual", "padim"),
             f"{SCORES}/maps.parquet",

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -50,7 +51,6 @@ def stage(
     monkeypatch.chdir(tmp_path)
     write_weights(tmp_path / "data/weights/tiny", request.param)
     rng = np.random.default_rng(0)
-    (tmp_path / "data/dataset").mkdir()
     for split, count in (("train", 12), ("validation", 6)):
         write_shards(
             tmp_path / "data/dataset", split, (draw(rng, i) for i in range(count)), count, 100
@@ -135,7 +135,7 @@ def test_the_name_of_a_run_follows_params_data_and_weights(stage: ModuleType) ->
     assert stage.name_of_run(stage.Params(**PARAMS | {"learning_rate": 2e-3})) != before
     for changed in (
         Path("data/weights/tiny/model.safetensors"),
-        next(Path("data/dataset").iterdir()),
+        next(Path("data/dataset/validation").iterdir()),
     ):
         content = changed.read_bytes()
         changed.write_bytes(content + b"\0")
@@ -164,5 +164,10 @@ def test_the_stage_writes_the_model_and_curves_without_durations(
         "plots/metrics/train/loss.tsv",
         "plots/metrics/validation/loss.tsv",
     ]
+    losses = pd.read_csv("data/models/vit/losses.csv")
+    assert losses.columns.tolist() == ["epoch", "train", "validation"]
+    written = pd.read_csv("metrics/train_vit/plots/metrics/validation/loss.tsv", sep="\t")
+    assert losses.epoch.tolist() == written.step.tolist()
+    np.testing.assert_allclose(losses.validation, written.loss, rtol=1e-5)
     assert not Path("data/checkpoints/train_vit").exists()
     assert "validation loss" in capsys.readouterr().out
