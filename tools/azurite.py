@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
 from blackswan.errors import InputError, run
@@ -54,18 +54,17 @@ def install() -> Path:
 
 
 def start(folder: Path, port: int) -> None:
-    """Run the emulator in the background with its files in `folder`, and point DVC at it."""
-    program = install()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run the emulator in the background with its files in `folder`, and point DVC at it.
+
+    One that runs already, such as that of another clone, is joined.
+    """
     pid = running(folder)
-    if pid is None:
-        if answers(port):
-            raise InputError(f"port {port} is taken; choose another with --port, or free it")
-        pid = spawn(program, folder, port)
-    wait(folder, pid, port)
+    if pid is None and answers(port):
+        print("Joining the emulator that another clone has started.")
+    else:
+        wait(folder, pid or spawn(folder, port), port)
+    create_container(port)
     secret = connection_string(port)
-    with suppress(ResourceExistsError):  # from an earlier start
-        BlobServiceClient.from_connection_string(secret).create_container(CONTAINER)
     url = f"azure://{CONTAINER}/dvc"
     dvc("remote", "add", "--quiet", "--local", "--force", "--default", REMOTE, url)
     dvc("remote", "modify", "--quiet", "--local", REMOTE, "connection_string", secret)
@@ -73,8 +72,25 @@ def start(folder: Path, port: int) -> None:
     print("Next: make push, make pull, and make azurite-stop when done.")
 
 
-def spawn(program: Path, folder: Path, port: int) -> int:
+def create_container(port: int) -> None:
+    """Create the container unless it is there; raise InputError where no emulator answers."""
+    service = BlobServiceClient.from_connection_string(
+        connection_string(port), retry_total=0, connection_timeout=5, read_timeout=5
+    )
+    try:
+        with suppress(ResourceExistsError):  # from an earlier start
+            service.create_container(CONTAINER)
+    except AzureError:
+        raise InputError(
+            f"port {port} is taken by something that is no Azurite; choose another with --port, or "
+            "free it"
+        ) from None
+
+
+def spawn(folder: Path, port: int) -> int:
     """Start the emulator as a process that outlives this one; return its id."""
+    program = install()
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("w") as log:
         # Without --skipApiVersionCheck it refuses newer clients by version, though it serves them.
         command = [str(program), "--skipApiVersionCheck", "--silent", "--disableTelemetry"]
@@ -130,7 +146,7 @@ def stop(folder: Path) -> None:
     shown = subprocess.run(show, capture_output=True, text=True, check=False).stdout
     if f"remote.{REMOTE}.url" in shown:
         dvc("remote", "remove", "--quiet", "--local", REMOTE)
-    print("Azurite is stopped." if pid else "Azurite was not running.")
+    print("Azurite is stopped." if pid else "This clone had started no Azurite.")
 
 
 def dvc(*arguments: str) -> None:

@@ -5,6 +5,8 @@ Queue the sweep, run it, then tabulate:
     dvc exp run --queue -S 'fit_detector.seed=0,1,2' -S 'extract_frames.category=bottle,tile'
     dvc queue start
     dvc exp show --json | python tools/leaderboard.py
+
+Experiments of other sweeps have lines of their own, which say what was set differently.
 """
 
 import json
@@ -39,45 +41,52 @@ def iterate_runs(shown: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield {**identity, "settings": settings(params), **found}
 
 
-def settings(params: dict[str, dict[str, Any]]) -> str:
-    """Return the params less those that a sweep over sources and seeds changes."""
+def settings(params: dict[str, Any]) -> dict[str, str]:
+    """Return the params by dotted names, less those that a sweep over sources and seeds changes."""
+    flat = pd.json_normalize(params).iloc[0].items()
     swept = ("seed", "path", "category")
-    kept = {
-        block: {key: value for key, value in values.items() if key not in swept}
-        for block, values in params.items()
-    }
-    return json.dumps(kept, sort_keys=True)
+    return {name: str(value) for name, value in flat if name.rpartition(".")[2] not in swept}
+
+
+def name_settings(runs: list[dict[str, Any]]) -> list[str]:
+    """Return of each run the settings that not all runs on its source share: "a.b=1, c.d=2"."""
+    table = pd.DataFrame([run["settings"] for run in runs], dtype=object)
+    sources = pd.Series([run["source"] for run in runs])
+    differ = table.groupby(sources).transform("nunique", dropna=False) > 1
+    return [
+        ", ".join(f"{name}={row[name]}" for name in table.columns[marked])
+        for (_, row), marked in zip(table.iterrows(), differ.to_numpy(), strict=True)
+    ]
 
 
 def tabulate(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per source and detector: mean, standard deviation over seeds, paper value.
+    """Return a line per source, settings and detector: mean, deviation over seeds, paper value.
 
     Runs that repeat a seed count once; what was not measured, or is in no paper, stays blank.
     """
-    runs = runs.reindex(columns=["source", "detector", "seed", *METRICS])
-    runs = runs.drop_duplicates(["source", "detector", "seed"], keep="last")
-    groups = runs.groupby(["source", "detector"])
+    keys = ["source", "settings", "detector"]
+    runs = runs.reindex(columns=[*keys, "seed", *METRICS])
+    runs = runs.drop_duplicates([*keys, "seed"], keep="last")
+    groups = runs.groupby(keys)
     table = groups.size().rename("seeds").to_frame()
     for metric in METRICS:
         table[metric] = groups[metric].mean()
         table[f"{metric}_spread"] = groups[metric].std()
     published = papers.rename(columns={"category": "source", "image_auroc": "paper_image_auroc"})
     table = table.reset_index().merge(published, how="left", on=["source", "detector"])
-    return table.sort_values(["source", "image_auroc"], ascending=[True, False])
+    table = table.sort_values(
+        ["source", "settings", "image_auroc"], ascending=[True, True, False], ignore_index=True
+    )
+    return table if table.settings.any() else table.drop(columns="settings")
 
 
 def main() -> None:
     """Read DVC's JSON, print the table as Markdown."""
-    runs = pd.DataFrame(iterate_runs(json.load(sys.stdin)))
-    if runs.empty:
+    runs = list(iterate_runs(json.load(sys.stdin)))
+    if not runs:
         sys.exit("error: no experiment has metrics yet; run some with `dvc exp run`")
-    differ = runs.groupby("source").settings.nunique()
-    if (differ > 1).any():
-        sys.exit(
-            f"error: the runs on {differ.idxmax()} differ in more than source and seed; remove "
-            "those of other sweeps with `dvc exp remove`"
-        )
-    table = tabulate(runs, pd.read_csv(PAPERS))
+    named = pd.DataFrame(runs).assign(settings=name_settings(runs))
+    table = tabulate(named, pd.read_csv(PAPERS))
     print("| " + " | ".join(table.columns) + " |\n" + "| --- " * len(table.columns) + "|")
     for row in table.itertuples(index=False):
         print("| " + " | ".join(_cell(value) for value in row) + " |")

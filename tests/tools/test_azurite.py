@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -206,11 +208,36 @@ def test_a_missing_container_names_its_remedy(origin):
     assert "has no container nowhere; mend the url" in done.stderr
 
 
-def test_starting_twice_and_on_a_taken_port(origin, tmp_path):
+def test_starting_twice_and_from_a_second_clone(origin, tmp_path):
     root, port = origin
     tool = [sys.executable, str(ROOT / "tools" / "azurite.py"), "start", "--port", str(port)]
-    taken = run(*tool, "--folder", str(tmp_path / "other"), cwd=root, check=False)
-    assert taken.returncode == 1
-    assert taken.stderr == f"error: port {port} is taken; choose another with --port, or free it\n"
+    copy = clone(root, tmp_path / "clone")
+    (copy / ".dvc/config.local").unlink()
+    joined = run(*tool, cwd=copy)
+    assert joined.stdout.startswith("Joining the emulator that another clone has started.\n")
+    assert not (copy / ".azurite").exists()
+    asked = run(sys.executable, str(ROOT / "tools/remote.py"), cwd=copy)
+    assert "remote azurite answers: container blackswan" in asked.stdout
+    left = run(*tool[:2], "stop", cwd=copy)
+    assert left.stdout == "This clone had started no Azurite.\n"
+    assert azurite.answers(port)
     again = run(*tool, "--folder", str(root.parent / "emulator"), cwd=root)
     assert f"Azurite runs on 127.0.0.1:{port}" in again.stdout
+
+
+def test_a_port_that_something_else_has_taken_is_told(origin, tmp_path):
+    root, _ = origin
+    tool = [sys.executable, str(ROOT / "tools" / "azurite.py"), "start"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        threading.Thread(target=hang_up, args=[other], daemon=True).start()
+        taken = run(*tool, "--folder", str(tmp_path), "--port", str(port), cwd=root, check=False)
+    assert taken.returncode == 1
+    assert f"error: port {port} is taken by something that is no Azurite" in taken.stderr
+
+
+def hang_up(server):
+    """Accept every connection and say nothing."""
+    with suppress(OSError):
+        while True:
+            server.accept()[0].close()
