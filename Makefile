@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow bench lint push pull readme azurite azurite-stop clean
+.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
 bench: $(VENV)/.core ## compare speed and memory with ffmpeg and a bare torch loop, 5 minutes
 	dvc repro --quiet fetch_sample fetch_weights
 	python benchmarks/pipeline.py
+
+stale: $(VENV)/.core ## list the results under benchmarks/ that measured other code than we have
+	python benchmarks/measured.py
 
 lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
 	ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from measured import record
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
@@ -60,6 +61,7 @@ def main() -> None:
             pixels.setdefault(name, PixelMetrics()).add(anomaly_map, mask, row.group)
     results = {name: found.compute(resamples=1000, seed=0) for name, found in pixels.items()}
     write_json(RESULT, results)
+    record([RESULT.name])
     for name, result in results.items():
         print(
             f"{name:18} pixel AUROC {result['pixel_auroc']:.4f}  AUPRO {result['pixel_aupro']:.4f}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import yaml
+from measured import record
 
 from blackswan.errors import InputError, run
 from blackswan.outputs import write_json
@@ -263,6 +264,7 @@ def main() -> None:
     versions = {name: version(name) for name in PACKAGES} | {"ffmpeg": _version_of_ffmpeg()}
     setting = {"cores": available_cores(), "repetitions": REPETITIONS, "versions": versions}
     write_json(RESULT, {"setting": setting, "results": results})
+    record([RESULT.name])
     print(f"{'':42}{'':>20} {'':>20} {'ratio':>7}  expected")
     for entry in comparisons:
         sides = [f"{name} {value:.4g}" for name, value in entry.sides.items()]

@@ -17,3 +17,4 @@ dvc exp run --name screw "${settings[@]}" \
 cp metrics/summary.json metrics/leaderboard.csv benchmarks/screw/
 cp data/weights/pdn_small/losses.csv benchmarks/screw/teacher_losses.csv
 cp data/models/efficient_ad/losses.csv benchmarks/screw/efficient_ad_losses.csv
+python benchmarks/measured.py screw/leaderboard.csv

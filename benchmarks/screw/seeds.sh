@@ -10,3 +10,4 @@ git commit --all --message "Screw"    # the others start from here: only what a 
 dvc exp run --queue -S 'fit_detector.seed=1,2,3,4'
 dvc exp run --run-all
 dvc exp show --json | python tools/leaderboard.py > benchmarks/screw/seeds.md
+python benchmarks/measured.py screw/seeds.md

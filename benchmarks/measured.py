@@ -1,0 +1,118 @@
+"""Which code did a result under benchmarks/ measure, and is it still the code we have?
+
+    python benchmarks/measured.py                   lists the stale results (make stale)
+    python benchmarks/measured.py photos.json ...   says that these were measured just now
+
+benchmarks/measured.json holds a hash of the code for every result that the README cites. It covers
+what the entry points of the result define and import, not where it stands nor how it is commented:
+moving a function or mending a docstring makes no result stale. A pipeline also has its params.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+from blackswan.errors import InputError, run
+from blackswan.outputs import write_json
+
+BENCHMARKS = Path("benchmarks")
+HASHES = BENCHMARKS / "measured.json"
+DETECTORS = ("median_residual", "padim", "patchcore", "dino_memory", "vit")
+STAGES = (
+    "extract_frames", "synthesize_anomalies", "label", "build_dataset", "fetch_weights",
+    "train_vit", "fit_baseline", "fit_detector", "evaluate_detector", "compare",
+)  # fmt: skip
+PIPELINE = [
+    *(f"stages/{name}.py" for name in STAGES),
+    *(f"blackswan/detectors/{name}.py" for name in DETECTORS),
+    "params.yaml",
+]
+WITH_TEACHER = [*PIPELINE, "stages/distill_teacher.py", "blackswan/detectors/efficient_ad.py"]
+RESULTS = {  # result -> where the code that it measured begins
+    "anomalib/results.json": [
+        *(f"benchmarks/anomalib/{name}.py" for name in ("compare", "run_blackswan", "coreset")),
+    ],
+    "blackswan_clip.json": PIPELINE,
+    "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
+    "photos.json": PIPELINE,
+    "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE],
+    "screw/efficient_ad_steps.csv": WITH_TEACHER,
+    "screw/leaderboard.csv": WITH_TEACHER,
+    "screw/seeds.md": PIPELINE,
+}
+
+
+def code_hash(entries: list[str], root: Path = Path()) -> str:
+    """Return a hash of all that the files `entries`, and what they import, define below `root`."""
+    found: set[str] = set()
+    waiting, seen = list(entries), {*entries, "blackswan/errors.py"}  # how it ends is no figure
+    while waiting:
+        path = root / waiting.pop()
+        if path.suffix == ".yaml":
+            found.add(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), sort_keys=True))
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found |= definitions(tree)
+        new = first_party(tree, root) - seen
+        seen |= new
+        waiting += new
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+def definitions(tree: ast.Module) -> set[str]:
+    """Return what stands at the top of a module, less imports and docstrings, as text."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_text(body[0]):
+            node.body = body[1:]  # type: ignore[attr-defined]
+    imports = ast.Import | ast.ImportFrom
+    return {ast.dump(node) for node in tree.body if not isinstance(node, imports)}
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def first_party(tree: ast.Module, root: Path) -> set[str]:
+    """Return the files of this repository that a module imports, wherever the import stands."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    folders = ("", "stages/")  # benchmarks import stages as scripts do
+    files = {f"{folder}{name.replace('.', '/')}.py" for name in names for folder in folders}
+    return {file for file in files if (root / file).is_file()}
+
+
+def stale() -> list[str]:
+    """List the results whose code is no longer the one they measured."""
+    measured = json.loads(HASHES.read_bytes())
+    return [result for result in RESULTS if measured.get(result) != code_hash(RESULTS[result])]
+
+
+def record(results: list[str]) -> None:
+    """Enter the present code as the one that these results measured."""
+    if unknown := [result for result in results if result not in RESULTS]:
+        raise InputError(f"{unknown[0]} is no result; choose from {', '.join(RESULTS)}")
+    measured = json.loads(HASHES.read_bytes()) if HASHES.exists() else {}
+    write_json(HASHES, measured | {result: code_hash(RESULTS[result]) for result in results})
+
+
+def main() -> None:
+    """Record the results that are named, or list the stale ones."""
+    if results := sys.argv[1:]:
+        record(results)
+        return
+    for result in stale():
+        print(f"benchmarks/{result}: its code has changed since")
+    print(f"{len(RESULTS) - len(stale())} of {len(RESULTS)} results are of this code")
+
+
+if __name__ == "__main__":
+    run(main)

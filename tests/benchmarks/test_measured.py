@@ -1,0 +1,103 @@
+"""The check of what the benchmarks measured: a move makes nothing stale, a change does."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import measured
+
+SCRIPT = """
+from blackswan.detectors.bank import nearest
+
+K = 3
+
+def score(x):
+    return nearest(x, K)
+"""
+MODULE = '''
+def nearest(x, k):
+    """Return the nearest."""
+    return x[:k]
+'''
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A script and the module that it imports."""
+    write(tmp_path, "benchmarks/run.py", SCRIPT)
+    write(tmp_path, "blackswan/detectors/bank.py", MODULE)
+    write(tmp_path, "blackswan/unused.py", "A = 1\n")
+    return tmp_path
+
+
+def write(root, name, text):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+def code(root):
+    return measured.code_hash(["benchmarks/run.py"], root)
+
+
+def test_what_a_script_does_not_import_does_not_count(tree):
+    before = code(tree)
+    write(tree, "blackswan/unused.py", "A = 2\n")
+    assert code(tree) == before
+
+
+def test_moving_and_explaining_code_makes_nothing_stale(tree):
+    before = code(tree)
+    (tree / "blackswan/detectors/bank.py").unlink()
+    write(tree, "blackswan/memory/nearest.py", MODULE.replace("the nearest", "what is near"))
+    write(tree, "benchmarks/run.py", SCRIPT.replace("detectors.bank", "memory.nearest") + "# why\n")
+    assert code(tree) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "other"),
+    [
+        ("benchmarks/run.py", "K = 3", "K = 4"),
+        ("blackswan/detectors/bank.py", "x[:k]", "x[k:]"),
+    ],
+)
+def test_another_value_or_another_line_does(tree, file, text, other):
+    before = code(tree)
+    write(tree, file, (tree / file).read_text().replace(text, other))
+    assert code(tree) != before
+
+
+def test_a_pipeline_counts_its_params_but_not_their_comments(tree):
+    write(tree, "params.yaml", "a: 1  # one\n")
+    entries = ["benchmarks/run.py", "params.yaml"]
+    before = measured.code_hash(entries, tree)
+    write(tree, "params.yaml", "a: 1\n")
+    assert measured.code_hash(entries, tree) == before
+    write(tree, "params.yaml", "a: 2\n")
+    assert measured.code_hash(entries, tree) != before
+
+
+def test_stale_results_are_listed_until_they_are_measured_again(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    hashes = json.loads(measured.HASHES.read_bytes())
+    monkeypatch.setattr(measured, "HASHES", tmp_path / "measured.json")
+    measured.HASHES.write_text(json.dumps({**hashes, "photos.json": "of other code"}))
+    monkeypatch.setattr("sys.argv", ["measured.py"])
+    measured.main()
+    assert "benchmarks/photos.json: its code has changed since" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["measured.py", "photos.json"])
+    measured.main()
+    assert "photos.json" not in measured.stale()
+
+
+def test_every_result_that_the_readme_cites_is_watched():
+    readme = (ROOT / "README.md").read_text()
+    cited = set(re.findall(r"\]\(benchmarks/([^)]+\.(?:json|csv|md))\)", readme))
+    others = {"screw/teacher_losses.csv", "screw/efficient_ad_losses.csv"}  # of the same run
+    assert len(cited) >= 5
+    assert cited - others <= set(measured.RESULTS)
+    assert set(json.loads((ROOT / measured.HASHES).read_bytes())) == set(measured.RESULTS)
+    for result, entries in measured.RESULTS.items():
+        assert (ROOT / "benchmarks" / result).exists()
+        assert [entry for entry in entries if not (ROOT / entry).exists()] == []
