@@ -1,24 +1,43 @@
 """Typed parameters: one block of params.yaml becomes one frozen pydantic model."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, shown
 
 PARAMS = Path("params.yaml")
+# Far above what a person writes; params.yaml has 5 levels and some 300 values.
+MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 10_000, 100
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(/[A-Za-z0-9_][A-Za-z0-9_-]*)*")
 
 
 class Section(BaseModel):
     """A block of parameters: immutable, without unknown keys, without defaults in code."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+
+def block_name(block: str, stage: str) -> str:
+    """Return the name in `stage`, which DVC calls fit_detector@NAME, or NAME alone.
+
+    DVC takes the dots of a key for blocks in blocks, and the name becomes a folder of data/: raises
+    InputError unless it consists of letters, digits, _ and -, with slashes between.
+    """
+    name = stage.rpartition("@")[2]
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{block}: the name {shown(repr(name))} may hold only letters, digits, _ and -, with "
+            "slashes between; rename the block and what names it (`repository` keeps its dots)"
+        )
+    return name
 
 
 def load_section(kind: type[AnySection], key: str, path: Path = PARAMS) -> AnySection:
@@ -26,8 +45,26 @@ def load_section(kind: type[AnySection], key: str, path: Path = PARAMS) -> AnySe
 
     Raises InputError with the full name of the first key that is missing, misspelt or out of range.
     """
+    block = _read_yaml(path)
+    for name in key.split("."):
+        if not isinstance(block, dict) or name not in block:
+            raise InputError(
+                f"{path} has no block {shown(key)}; add it (params.yaml in git shows one)"
+            )
+        block = block[name]
     try:
-        block = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return kind.model_validate(block if block is not None else {})
+    except ValidationError as invalid:
+        raise InputError(f"{path}: {_explain(kind, key, invalid)}") from None
+
+
+def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path} has {size:,} bytes, the limit is {MAX_BYTES:,}; shorten it")
+        # A subclass of SafeLoader: it makes nothing but plain values.
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506
     except FileNotFoundError:
         remedy = (
             "run from the top of the repository"
@@ -35,16 +72,73 @@ def load_section(kind: type[AnySection], key: str, path: Path = PARAMS) -> AnySe
             else "make it again with `dvc repro`"
         )
         raise InputError(f"{path} is missing; {remedy}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    for name in key.split("."):
-        if not isinstance(block, dict) or name not in block:
-            raise InputError(f"{path} has no block {key}; add it (params.yaml in git shows one)")
-        block = block[name]
-    try:
-        return kind.model_validate(block if block is not None else {})
-    except ValidationError as invalid:
-        raise InputError(f"{path}: {_explain(kind, key, invalid)}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except yaml.reader.ReaderError as error:
+        raise InputError(
+            f"{path} is not valid YAML: character {error.position} may not stand there; remove it"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {_where(error)}; mend it") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of a bounded size once its aliases are written out, in which no key stands twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth, self.values = 0, 0
+        self.sizes: dict[yaml.Node, int] = {}  # values in a node, aliases written out
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        """Count what the next node adds."""
+        mark = self.peek_event().start_mark
+        alias = self.check_event(yaml.AliasEvent)
+        before, self.depth = self.values, self.depth + 1
+        if self.depth > MAX_DEPTH:
+            raise _fault(f"more than {MAX_DEPTH} levels", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is None:
+            return None
+        if alias and node not in self.sizes:
+            raise _fault("an alias of what it stands in", mark)
+        self.values += self.sizes[node] if alias else 1
+        if self.values > MAX_VALUES:
+            raise _fault(f"more than {MAX_VALUES:,} values, counting those of aliases", mark)
+        self.sizes.setdefault(node, self.values - before)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401
+        """Refuse a key that stands twice, of which YAML would drop one."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise _fault(f"the key {shown(key.value)} stands twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        """Build a value; one that cannot be, as the date 2001-99-99, is a fault of the file."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+            raise _fault("a value that YAML cannot read", node.start_mark) from None
+
+
+def _fault(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _where(error: yaml.MarkedYAMLError) -> str:
+    """Say what is wrong in which line, without the text that stands there."""
+    said = " ".join(filter(None, (error.context, error.problem)))
+    # PyYAML quotes names of tags and aliases; a sign or the <name> of a token may stay.
+    said = re.sub(r"""(["'])(?!<)(?:(?!\1).){3,}\1""", "what stands there", said)
+    mark = error.problem_mark or error.context_mark
+    return f"{said} (line {mark.line + 1}, column {mark.column + 1})" if mark else said
 
 
 def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
@@ -54,7 +148,7 @@ def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
     path = [
         str(part) for part in error["loc"] if "[" not in str(part)
     ]  # less the branches of a union
-    name = ".".join([key, *path])
+    name = shown(".".join([key, *path]))
     if error["type"] == "extra_forbidden":
         close = get_close_matches(path[-1], _known_keys(kind, path[:-1]), n=1)
         return f"{name} is not a known key" + (
@@ -62,8 +156,8 @@ def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
         )
     if error["type"] == "missing":
         return f"{name} is missing; add it"
-    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
-    return f"{name}{value}: {error['msg'].removeprefix('Value error, ')}"
+    value = "" if isinstance(error["input"], dict) else f" = {shown(repr(error['input']))}"
+    return f"{name}{value}: {shown(error['msg'].removeprefix('Value error, '))}"
 
 
 def _known_keys(kind: type[Section], path: list[str]) -> list[str]:

@@ -7,10 +7,10 @@ team downloads once. `dvc repro fetch_weights@vit_small`
 import argparse
 from pathlib import Path
 
-from blackswan.errors import run
+from blackswan.errors import run, shown
 from blackswan.networks.weights import SECTIONS, Source, fetch
 from blackswan.outputs import replace_folder
-from blackswan.params import load_section
+from blackswan.params import block_name, load_section
 
 WEIGHTS = Path("data/weights")
 
@@ -19,13 +19,13 @@ def main() -> None:
     """Fetch the weights of one name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="a key of fetch_weights in params.yaml, such as vit_small")
-    name = parser.parse_args().name
+    name = block_name("fetch_weights", parser.parse_args().name)
 
     key = f"fetch_weights.{name}"
     section = load_section(SECTIONS[load_section(Source, key).source], key)
     with replace_folder(WEIGHTS / name) as partial:
         fetch(name, section, partial)
-    print(f"{WEIGHTS / name}: {section.licence}; {section.note}")
+    print(f"{WEIGHTS / name}: {shown(section.licence)}; {shown(section.note)}")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,29 @@ def test_a_video_whose_name_is_not_utf8(tiny_project, raw):
     assert "caf\\udce9.avi" in tiny_project.refuse("extract_frames")
 
 
+# Long values
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("extract_frames", {"source__path": "x" * 200 + "/" + "y/" * 1500}),
+        ("extract_frames", {"extract_frames__crop": "x" * 5000}),
+        ("extract_frames", {"extract_frames__crop": ["x " * 5000]}),
+        ("extract_frames", {"extract_frames__folder__group_pattern": "(?P<" + "x" * 5000}),
+        ("synthesize_anomalies", {"synthesize_anomalies__generator": "x " * 5000}),
+        ("fit_detector", {"detectors__padim__backbone": "x" * 200 + "/" + "y/" * 1500}),
+        ("fit_detector", {"detectors__padim__layers": [12345] * 5000}),
+        ("fit_detector", {"detectors__padim__" + "x" * 1000: 1}),
+    ],
+)
+def test_a_long_value_is_cut(tiny_project, stage, changes):
+    tiny_project.set(**changes)
+    message = tiny_project.refuse(stage, *(["padim"] if stage == "fit_detector" else []))
+    assert "..." in message
+    assert len(message) < 700
+
+
 # Folders of photos
 
 
@@ -286,7 +309,7 @@ def test_params_that_are_no_yaml_or_missing(tiny_project):
     params.write_text("source: [\n  path: 3\n")
     assert "params.yaml is not valid YAML" in tiny_project.refuse("extract_frames")
     params.write_bytes(b"source: \xff\n")
-    assert "params.yaml is not valid YAML" in tiny_project.refuse("extract_frames")
+    assert "params.yaml is not UTF-8 at byte 8; save it" in tiny_project.refuse("extract_frames")
     params.unlink()
     message = tiny_project.refuse("extract_frames")
     assert message == "error: params.yaml is missing; run from the top of the repository"

@@ -1,9 +1,14 @@
 import errno
+import subprocess
 import sys
 
+import httpx
 import pytest
+from azure.core.exceptions import HttpResponseError
+from dvc.config import ConfigError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from blackswan.errors import InputError, run
+from blackswan.errors import InputError, cause, run, shown, without_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +57,90 @@ def test_a_script_that_succeeds_says_nothing(capsys):
     run(lambda: done.append(1))
     assert done == [1]
     assert capsys.readouterr() == ("", "")
+
+
+SECRET = "hunter2"  # pragma: allowlist secret
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"  # pragma: allowlist secret
+KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="  # pragma: allowlist secret
+RESPONSE = httpx.Response(403, request=httpx.Request("GET", f"https://me:{SECRET}@hub/x?sig={KEY}"))
+LEAKS = [
+    httpx.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}\\r'"),
+    httpx.InvalidURL(f"Invalid port: '{SECRET}'"),
+    ValueError(f"Port could not be cast to integer value as '{SECRET}'"),
+    httpx.ConnectError(f"cannot reach https://me:{SECRET}@index.example/simple"),
+    httpx.ConnectError(f"cannot reach http://me:p@{SECRET}/x@index.example/simple?token={SECRET}"),
+    HfHubHTTPError(f"403 for https://hub/x?token={SECRET} with {TOKEN}", response=RESPONSE),
+    HttpResponseError(f"Max retries exceeded with url: /dvc?sv=2024&sig={KEY}"),
+    HttpResponseError(f"signature of {KEY} is wrong"),
+    HttpResponseError(f"SharedAccessSignature=sv&sig={SECRET}"),
+    ConfigError(f"Invalid line ('connection_string DefaultEndpointsProtocol={SECRET}') at line 5."),
+    ConfigError(f"extra keys not allowed @ data['remote']['azure']['{SECRET} x']"),
+    subprocess.CalledProcessError(1, ["dvc", "modify", f"AccountName=a;AccountKey={SECRET}"]),
+    OSError(f"proxy said: Proxy-Authorization: Basic {SECRET}"),
+    ValueError(f"https://{SECRET}:x@index.example/"),  # pragma: allowlist secret
+    ValueError(f"{{'password': '{SECRET}'}}"),
+]
+
+
+@pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
+def test_no_secret_is_in_what_another_library_says(error):
+    said = cause(error)
+    assert said
+    for secret in (SECRET, TOKEN, KEY):
+        assert secret not in said
+
+
+@pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: ExceptionGroup("all", [one])])
+def test_a_bug_with_a_secret_in_it_shows_no_traceback(error, wrap, capsys):
+    def main():
+        try:
+            raise wrap(error)
+        except Exception as inner:
+            raise ValueError("a bug") from inner
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    said = ended.value.code + "".join(capsys.readouterr())
+    assert said.startswith("error: ValueError at ")
+    assert "test_errors.py:" in said
+    assert SECRET not in said
+    assert TOKEN not in said
+    assert KEY not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), "[Errno 111] Connection refused"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (OfflineModeIsEnabled("see HF_HUB_OFFLINE\n of  it"), "see HF_HUB_OFFLINE of it"),
+        (ValueError("no https://me@index.example/a?c=d here"), "no https://index.example/a here"),
+        (KeyError("image_mean"), "'image_mean'"),
+        (RuntimeError("Error(s) in Dinov2ForImageClassification: Missing key(s): 'a.b'"),
+         "Error(s) in Dinov2ForImageClassification: Missing key(s): 'a.b'"),
+    ],
+)  # fmt: skip
+def test_what_helps_is_kept(error, said):
+    assert cause(error) == said
+
+
+def test_a_long_value_is_cut_and_stands_on_one_line():
+    assert shown("a" * 200) == "a" * 200
+    assert shown("a" * 10**6) == "a" * 98 + "..." + "a" * 98
+    assert shown(["x\ny"]) == "['x\\ny']"
+    assert shown("x\ny\x1b[31m") == "x\\ny\\x1b[31m"
+    assert len(without_secrets("word " * 100, "")) <= 200
+
+
+def test_a_message_is_one_short_line_whatever_it_was_given():
+    name = "n" * 5000
+    said = str(InputError(f"data/{name}.png is\nempty \udce9; remove it"))
+    assert said.startswith("data/nnn")
+    assert said.endswith(".png is\\nempty \\udce9; remove it")
+    assert len(said) < 240
+    said = str(InputError("key = " + "[1, 2] " * 5000 + "is too long; shorten it"))
+    assert len(said) <= 1500
+    assert said.startswith("key = [1, 2]")
+    assert said.endswith("; shorten it")

@@ -19,7 +19,7 @@ from pathlib import Path
 from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
-from blackswan.errors import InputError, run
+from blackswan.errors import InputError, run, without_secrets
 
 VERSION = "3.35.0"
 SOFTWARE = Path(__file__).resolve().parent.parent / ".azurite" / "software"
@@ -48,8 +48,12 @@ def install() -> Path:
     print(f"Installing Azurite {VERSION} into {SOFTWARE}")
     command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"]
     command += ["--prefix", str(SOFTWARE / VERSION), f"azurite@{VERSION}"]
-    if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode:
-        raise InputError("npm could not install azurite; mend what it says above and run again")
+    npm = subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if npm.returncode:
+        said = without_secrets(" ".join(npm.stderr.split("\n")[:3]), "its words may hold a secret")
+        raise InputError(f"npm could not install azurite ({said}); mend that and run again")
     return program
 
 
@@ -151,8 +155,12 @@ def stop(folder: Path) -> None:
 
 def dvc(*arguments: str) -> None:
     """Run a DVC command in the working directory."""
-    if subprocess.run(["dvc", *arguments], check=False).returncode:
-        raise InputError("DVC could not change .dvc/config.local; run from the top of a clone")
+    # Not shown: of a line it cannot read, DVC prints what stands there.
+    if subprocess.run(["dvc", *arguments], check=False, capture_output=True).returncode:
+        raise InputError(
+            "DVC could not change .dvc/config.local; run from the top of a clone, and let "
+            "`python tools/remote.py` name the line if it is broken"
+        )
 
 
 def main() -> None:

@@ -9,6 +9,9 @@ but without retries and with short time limits. No message holds a key, a token 
 import argparse
 import asyncio
 import logging
+import os
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +24,26 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from dvc.config import ConfigError
+from configobj import ConfigObj, ConfigObjError
+from dvc.config import Config, ConfigError, RemoteNotFoundError
 from dvc.exceptions import NotDvcRepoError
 from dvc.fs import get_cloud_fs
 from dvc.repo import Repo
 from dvc_objects.fs.errors import AuthError
 from fsspec.asyn import sync
 
-from blackswan.errors import InputError, run
+from blackswan.errors import InputError, cause, run, shown, without_secrets
 
 LOGIN_SECONDS = 7.0  # the environment, the cloud's own address and `az` are tried in turn
 ANSWER_SECONDS = 4.0
 
+SECRETS = (
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_KEY",
+    "AZURE_CLIENT_SECRET",
+)
+CONFIG_LINE = re.compile(r"\s*(#|\[.*\]|[\w.-]+\s*=)")
 LOG_IN = (
     "run `az login`, or set AZURE_STORAGE_CONNECTION_STRING, or set AZURE_STORAGE_SAS_TOKEN"
     " (README, Share through Azure)"
@@ -46,6 +57,7 @@ def check(name: str | None = None, root: Path = Path()) -> str:
     the remote is unknown or does not answer, refuses the credentials, or lacks the container.
     A remote on neither Azure nor a local disk is passed unasked.
     """
+    _check_environment()
     try:
         with Repo(str(root)) as repo:
             config = repo.config
@@ -55,24 +67,67 @@ def check(name: str | None = None, root: Path = Path()) -> str:
         kind, settings, path = get_cloud_fs(config, name=name)
     except NotDvcRepoError:
         raise InputError(f"{root.resolve()} is no DVC repository; run inside a clone") from None
+    except RemoteNotFoundError:
+        raise InputError(
+            f"remote {shown(repr(name))} doesn't exist; `dvc remote list` shows those there are"
+        ) from None
     except ConfigError as error:
-        raise InputError(f"{error}; `dvc remote list` shows those there are") from None
+        raise InputError(_broken_config(root, str(error))) from None
     except ImportError as error:
-        raise InputError(f"remote {name}: {error}") from None
+        raise InputError(f"remote {shown(name)}: {cause(error)}") from None
     if kind.protocol == "local":
         if not Path(path).is_dir():
             raise InputError(
-                f"remote {name}: folder {path} is missing; create it or mount its disk"
+                f"remote {shown(name)}: folder {path} is missing; create it or mount its disk"
             )
-        return f"remote {name} is the folder {path}"
+        return f"remote {shown(name)} is the folder {shown(str(path))}"
     if kind.protocol != "azure":
-        return f"remote {name} is on {kind.protocol}, which is not checked"
+        return f"remote {shown(name)} is on {kind.protocol}, which is not checked"
     return _check_azure(name, kind, settings, path)
+
+
+def _check_environment() -> None:
+    """Refuse what a .env file with Windows line ends sets: DVC would send it as it is."""
+    for name in SECRETS:
+        value = os.environ.get(name, "")
+        if value != value.strip() or not (value.isascii() and value.isprintable()):
+            raise InputError(
+                f"{name} holds a line end, a control character or one beyond ASCII, or a space at "
+                "an end; set it again (of a .env file, `sed -i 's/\\r$//' .env` mends the lines)"
+            )
+
+
+def _broken_config(root: Path, said: str) -> str:
+    """Say where the configuration of DVC is broken, without what stands there."""
+    for path in _config_files(root):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            ConfigObj(lines)
+        except ConfigObjError as error:
+            first = (getattr(error, "errors", None) or [error])[0]
+            return f"line {first.line_number} of {path} cannot be read; mend or remove it"
+        except UnicodeDecodeError as error:
+            return f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8"
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not CONFIG_LINE.match(line):
+                return f"line {number} of {path} is no `key = value`; mend or remove it"
+    # voluptuous ends with the place: ... @ data['remote']['azure']['jobs']
+    place = re.search(r" @ data((?:\['\w+'\])+)$", said)
+    keys = ".".join(re.findall(r"\w+", place[1])) if place else "in one of its files"
+    setting = without_secrets(f"the DVC setting {keys}".strip(), "a DVC setting")
+    return f"{setting} is unknown or wrong; mend it in .dvc/config or .dvc/config.local"
+
+
+def _config_files(root: Path) -> Iterator[Path]:
+    for folder in (Config.get_dir("system"), Config.get_dir("global"), root / ".dvc"):
+        for name in (Config.CONFIG, Config.CONFIG_LOCAL):
+            if (Path(folder) / name).is_file():
+                yield Path(folder) / name
 
 
 def _check_azure(name: str, kind: Any, settings: dict[str, Any], path: str) -> str:  # noqa: ANN401
     logging.getLogger("azure").setLevel(logging.CRITICAL)  # the sentence below says it once
-    container, _, prefix = path.partition("/")
+    name, container, prefix = shown(name), *path.partition("/")[::2]
     try:
         filesystem = kind(**settings).fs
     except (AuthError, ValueError, AzureError):
@@ -83,13 +138,14 @@ def _check_azure(name: str, kind: Any, settings: dict[str, Any], path: str) -> s
     service = filesystem.service_client
     if _sas_has_expired(service.url):
         raise InputError(f"remote {name}: the SAS token has expired; make another")
-    endpoint = f"{service.scheme}://{service.primary_hostname}"
+    endpoint = without_secrets(f"{service.scheme}://{service.primary_hostname}", "the endpoint")
     try:
         if hasattr(filesystem.credential, "get_token"):
             sync(filesystem.loop, _log_in, filesystem.credential)
         sync(filesystem.loop, _list_one, service.get_container_client(container), prefix)
-    except (AzureError, TimeoutError) as error:
-        raise InputError(f"remote {name}: {_explain(error, endpoint, container)}") from None
+    except (AzureError, TimeoutError, ValueError) as error:
+        said = _explain(error, endpoint, without_secrets(container, "of the url"))
+        raise InputError(f"remote {name}: {said}") from None
     return f"remote {name} answers: container {container} at {endpoint}"
 
 
@@ -130,12 +186,15 @@ async def _list_one(container: Any, prefix: str) -> None:  # noqa: ANN401 - azur
 def _explain(error: Exception, endpoint: str, container: str) -> str:
     """Say what is wrong and what to do, without the service's text: that can quote a signature."""
     code = getattr(error, "error_code", None)
-    code = getattr(code, "value", code) or type(error).__name__
+    code = str(getattr(code, "value", code))  # what a header of the answer holds
+    code = code if code != "None" and re.fullmatch("[A-Za-z]{1,60}", code) else type(error).__name__
     if isinstance(error, TimeoutError | ServiceRequestError | ServiceResponseError):
         return (
             f"{endpoint} does not answer; check account_name, the network and proxy,"
             " or start the emulator with `make azurite`"
         )
+    if isinstance(error, ValueError):
+        return f"{endpoint} is no address; mend connection_string, account_name or the SAS token"
     if code == "ContainerNotFound":
         return (
             f"{endpoint} has no container {container}; mend the url in .dvc/config, or create it:"

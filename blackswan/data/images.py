@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -224,7 +224,9 @@ def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
         ArithmeticError,
         struct.error,
     ) as error:
-        raise InputError(f"{name} cannot be decoded ({error}); replace or remove it") from None
+        raise InputError(
+            f"{name} cannot be decoded ({cause(error)}); replace or remove it"
+        ) from None
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:

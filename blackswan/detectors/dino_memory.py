@@ -32,7 +32,7 @@ from blackswan.detectors.patches import (
     save_detector,
     slices,
 )
-from blackswan.errors import InputError
+from blackswan.errors import InputError, shown
 from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import Moments, finest_grid
 from blackswan.seeds import generator
@@ -105,8 +105,9 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     backbone = open_backbone(weights, params)
     if len({*backbone.channels}) > 1:
         raise InputError(
-            f"detectors.dino_memory.layers = {params.layers} have {backbone.channels} channels and "
-            "cannot be averaged; choose one, or the backbone of a vision transformer"
+            f"detectors.dino_memory.layers = {shown(params.layers)} have "
+            f"{shown(backbone.channels)} channels and cannot be averaged; choose one, or the "
+            "backbone of a vision transformer"
         )
     chosen = _choose_references(len(images), params.references, resources.seed)
     height, width = finest_grid(backbone)

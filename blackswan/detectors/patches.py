@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blackswan.detectors.interface import Images
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause, shown
 from blackswan.networks.backbones import Backbone, load_backbone
 from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
@@ -78,7 +78,7 @@ def check_features(features: int | None, backbone: Backbone, name: str) -> int:
     if features is not None and features > channels:
         raise InputError(
             f"detectors.{name}.features = {features} exceeds the {channels} channels of the layers "
-            f"{backbone.layers}; lower it or add a layer"
+            f"{shown(backbone.layers)}; lower it or add a layer"
         )
     return features or channels
 
@@ -126,7 +126,7 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / TENSORS)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{folder / TENSORS} cannot be read ({error}); fit the detector again"
+            f"{folder / TENSORS} cannot be read ({cause(error)}); fit the detector again"
         ) from None
 
 

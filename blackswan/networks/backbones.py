@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause, shown
 
 TRANSFORMERS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 BATCH_NORM_EPSILON = 1e-3  # of TensorFlow's EfficientNet; torch's own is 1e-5
@@ -81,7 +81,9 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: i
         network = Transformer(folder, list(layers), image_size)
         return Backbone(network, folder, list(layers), image_size, tiles)
     known = ", ".join(("efficientnet_lite0", *TRANSFORMERS))
-    raise InputError(f"{folder}/config.json: model_type {kind!r} is no backbone; known are {known}")
+    raise InputError(
+        f"{folder}/config.json: model_type {shown(repr(kind))} is no backbone; known are {known}"
+    )
 
 
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
@@ -91,7 +93,7 @@ def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
         return preprocessor["image_mean"], preprocessor["image_std"]
     except KeyError as key:
         raise InputError(
-            f"{folder}/preprocessor_config.json has no {key}; fetch the weights again"
+            f"{folder}/preprocessor_config.json has no {cause(key)}; fetch the weights again"
         ) from None
 
 
@@ -265,12 +267,12 @@ def _check_layers(folder: Path, layers: list[int], allowed: range) -> None:
     wrong = [layer for layer in layers if layer not in allowed]
     if wrong or not layers:
         raise InputError(
-            f"layers {layers} do not fit {folder}; choose from {allowed[0]} to {allowed[-1]}"
+            f"layers {shown(layers)} do not fit {folder}; choose from {allowed[0]} to {allowed[-1]}"
         )
 
 
 def _not_whole(folder: Path, error: Exception) -> InputError:
-    return InputError(f"{folder}/model.safetensors is not whole ({error}); fetch it again")
+    return InputError(f"{folder}/model.safetensors is not whole ({cause(error)}); fetch it again")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

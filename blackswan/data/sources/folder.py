@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from blackswan.data.images import list_images, name_by_stem, read_image, read_mask
 from blackswan.data.records import Frame, SourceImage
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause, shown
 from blackswan.params import Section
 
 # Folders that speak of labels or masks: to take all of them as normal would poison the training.
@@ -58,7 +58,7 @@ class Params(Section):
         try:
             groups = re.compile(value).groups
         except re.error as error:
-            raise ValueError(f"is not a regular expression ({error})") from None
+            raise ValueError(f"is not a regular expression ({cause(error)})") from None
         if value and groups == 0:
             raise ValueError("put what the shots of one part share in brackets: part(\\d+)")
         return value
@@ -166,6 +166,6 @@ def _group(relative: str, pattern: str) -> str:
         if group:
             return group
     raise InputError(
-        f"folder.group_pattern {pattern} finds no group in {relative}; change it so "
+        f"folder.group_pattern {shown(pattern)} finds no group in {relative}; change it so "
         "that it fits every image"
     )
