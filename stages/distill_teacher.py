@@ -29,7 +29,7 @@ from blackswan.networks.pdn import Pdn, Size
 from blackswan.networks.photos import sample_photos
 from blackswan.networks.training import Schedule, torch_seed
 from blackswan.outputs import replace_folder
-from blackswan.params import Section, load_section
+from blackswan.params import Section, block_name, load_section
 from blackswan.seeds import generator
 
 WEIGHTS = Path("data/weights")
@@ -140,7 +140,7 @@ def main() -> None:
     """Distil one teacher, then write it with the photos that its students will need."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("teacher", help="a key of the block `distill_teacher` of params.yaml")
-    name = parser.parse_args().teacher
+    name = block_name("distill_teacher", parser.parse_args().teacher)
     params = load_section(Params, f"distill_teacher.{name}")
     backbone = load_backbone(WEIGHTS / params.backbone, params.layers, 2 * params.image_size)
     pools, photos, origin = sources(params)

@@ -19,7 +19,7 @@ from blackswan.evaluation.ranking import MAIN
 from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
 from blackswan.evaluation.thresholds import conformal_threshold, p_values
 from blackswan.outputs import replace_folder, write_json
-from blackswan.params import load_section
+from blackswan.params import block_name, load_section
 
 DATASET = Path("data/dataset")
 MODELS = Path("data/models")
@@ -82,7 +82,7 @@ def main() -> None:
     """Take the threshold from validation, score test, write what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detector", help="a module of blackswan/detectors")
-    name = parser.parse_args().detector
+    name = block_name("detectors and compare.references", parser.parse_args().detector)
     params = load_section(Params, "evaluate")
     detector = load_module(name).load(MODELS / name)
 

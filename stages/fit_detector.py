@@ -14,7 +14,7 @@ from blackswan.data.dataset import Split
 from blackswan.detectors.interface import Resources, load_module
 from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
-from blackswan.params import Section, load_section
+from blackswan.params import Section, block_name, load_section
 
 DATASET = Path("data/dataset")
 WEIGHTS = Path("data/weights")
@@ -32,7 +32,7 @@ def main() -> None:
     """Fit one detector and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
-    name = parser.parse_args().detector
+    name = block_name("detectors", parser.parse_args().detector)
     module = load_module(name)
     if not hasattr(module, "fit"):
         raise InputError(f"{name} has a stage of its own; take it out of the block detectors")

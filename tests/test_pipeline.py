@@ -6,7 +6,12 @@ declaration removed.
 
 import ast
 import copy
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +20,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
+
+from blackswan.params import block_name
 
 ROOT = Path(__file__).resolve().parent.parent
 # No outputs: the paths of labels.csv start from data/, checkpoints are what a killed run leaves.
@@ -46,11 +53,11 @@ def pipeline():
     stages = []
     for stage in repository().index.stages:
         if not stage.is_data_source:
-            _, script, *arguments = stage.cmd.split()
+            _, script, *_ = stage.cmd.split()
             params = {name for dep in stage.deps for name in getattr(dep, "params", [])}
             deps = {dep.def_path for dep in stage.deps if not hasattr(dep, "params")}
             outs = {out.def_path for out in stage.outs}
-            argument = arguments[0] if arguments else ""
+            argument = stage.name.partition("@")[2]
             stages.append(Stage(stage.addressing, script, argument, deps, params, outs))
     return stages
 
@@ -237,6 +244,91 @@ def test_the_backbone_of_every_detector_is_fetched():
     blocks = ["train_vit", *(f"detectors.{name}" for name in params["detectors"])]
     named = [f"${{{block}.backbone}}" for block in blocks]
     assert stages["fetch_weights"]["matrix"]["name"] == named
+
+
+def test_no_param_is_written_into_a_command():
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        assert "${" not in stage.get("do", stage)["cmd"], name
+
+
+def test_the_names_of_params_are_names():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for block in (params["fetch_weights"], params["detectors"], params["compare"]["references"]):
+        assert [block_name("block", f"stage@{key}") for key in block] == list(block)
+
+
+HOSTILE = [
+    "a; touch harm", "$(touch harm)", "`touch harm`", "a' ; touch harm ; '", 'a" ; touch harm ; "',
+    "a' \" ; touch harm ; ' \"", "a | touch harm", "two words", "a\ntouch harm\n",
+]  # fmt: skip
+ECHO = "import json, sys\nprint('ARGUMENTS', json.dumps(sys.argv[1:]))\n"
+# DVC names four backbones; two names are enough to show that a stage goes the same way.
+FANNED_OUT = {
+    "distill_teacher": HOSTILE, "fetch_weights": HOSTILE[:4], "fit_detector": HOSTILE[3:5],
+    "evaluate_detector": HOSTILE[3:5], "evaluate_reference": HOSTILE[3:5],
+}  # fmt: skip
+
+
+def copy_with_names(root, names):
+    """Copy the pipeline to `root` with blocks of these names, and each script an echo."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["source"]["path"] = "photos; touch harm"
+    params["train_vit"]["backbone"] = names[0]
+    weights = params["fetch_weights"].pop("vit_small")
+    teacher = {"images": "data/dataset", "backbone": names[0]}
+    for detector, name in zip(params["detectors"].values(), names[1:], strict=False):
+        detector["backbone"] = name
+    params["fetch_weights"] = dict.fromkeys(names, weights)
+    params["detectors"] |= dict.fromkeys(names, {"backbone": names[0]})
+    params["compare"]["references"] = dict.fromkeys(names, "")
+    params["distill_teacher"] = dict.fromkeys(names, teacher)
+    shutil.copytree(ROOT / "blackswan", root / "blackswan")
+    for name in names:
+        (root / "blackswan/detectors" / f"{name}.py").write_text("")
+        for folder in ("models", "weights"):
+            (root / "data" / folder / name).mkdir(parents=True)
+            (root / "data" / folder / name / "x").write_text("x")
+    for folder in (root / "data/dataset", root / "photos; touch harm", root / ".dvc"):
+        folder.mkdir(parents=True)
+        (folder / "x").write_text("x")
+    (root / ".dvc/x").unlink()
+    (root / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    (root / "stages").mkdir()
+    for script in (ROOT / "stages").glob("*.py"):
+        (root / "stages" / script.name).write_text(ECHO)
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+
+
+def reproduce(root, *targets):
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT), "DVC_SITE_CACHE_DIR": str(root / "site"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "dvc", "repro", "--keep-going", "--single-item", *targets]
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_name_reaches_its_script_whole_and_no_shell_runs_any_of_it(tmp_path):
+    copy_with_names(tmp_path, HOSTILE)
+    targets = [f"{stage}@{name}" for stage, names in FANNED_OUT.items() for name in names]
+    said = reproduce(tmp_path, *targets, "extract_frames")
+    given = [json.loads(line.removeprefix("ARGUMENTS ")) for line in said.splitlines()
+             if line.startswith("ARGUMENTS ")]  # fmt: skip
+    assert not (tmp_path / "harm").exists()
+    assert sorted(given) == sorted([[target] for target in targets] + [[]])
+
+
+def test_a_name_that_is_none_ends_in_one_sentence_of_the_real_script(tmp_path):
+    copy_with_names(tmp_path, HOSTILE[:4])
+    shutil.copy(ROOT / "stages/fetch_weights.py", tmp_path / "stages")
+    said = reproduce(tmp_path, f"fetch_weights@{HOSTILE[1]}")
+    assert f"error: fetch_weights: the name '{HOSTILE[1]}' may hold only letters, digits" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "harm").exists()
 
 
 def test_every_stage_is_taken_from_the_run_cache(pipeline):
