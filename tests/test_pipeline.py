@@ -261,10 +261,15 @@ HOSTILE = [
     "a; touch harm", "$(touch harm)", "`touch harm`", "a' ; touch harm ; '", 'a" ; touch harm ; "',
     "a' \" ; touch harm ; ' \"", "a | touch harm", "two words", "a\ntouch harm\n",
 ]  # fmt: skip
-ECHO = "import json, sys\nprint('ARGUMENTS', json.dumps(sys.argv[1:]))\n"
+# DVC takes the outputs of a stage away before it runs; other stages depend on them.
+ECHO = (
+    "import json, shutil, sys\nprint('ARGUMENTS', json.dumps(sys.argv[1:]))\n"
+    "shutil.copytree('spare', 'data', dirs_exist_ok=True)\n"
+)
 # DVC names four backbones; two names are enough to show that a stage goes the same way.
 FANNED_OUT = {
-    "distill_teacher": HOSTILE, "fetch_weights": HOSTILE[:4], "fit_detector": HOSTILE[3:5],
+    "distill_teacher": [f"teacher {name}" for name in HOSTILE],
+    "fetch_weights": HOSTILE[:4], "fit_detector": HOSTILE[3:5],
     "evaluate_detector": HOSTILE[3:5], "evaluate_reference": HOSTILE[3:5],
 }  # fmt: skip
 
@@ -275,24 +280,26 @@ def copy_with_names(root, names):
     params["source"]["path"] = "photos; touch harm"
     params["train_vit"]["backbone"] = names[0]
     weights = params["fetch_weights"].pop("vit_small")
-    teacher = {"images": "data/dataset", "backbone": names[0]}
+    teacher = {"images": "data/dataset/train", "backbone": names[0]}
     for detector, name in zip(params["detectors"].values(), names[1:], strict=False):
         detector["backbone"] = name
     params["fetch_weights"] = dict.fromkeys(names, weights)
     params["detectors"] |= dict.fromkeys(names, {"backbone": names[0]})
     params["compare"]["references"] = dict.fromkeys(names, "")
-    params["distill_teacher"] = dict.fromkeys(names, teacher)
+    params["distill_teacher"] = {f"teacher {name}": teacher for name in names}
     shutil.copytree(ROOT / "blackswan", root / "blackswan")
     for name in names:
         (root / "blackswan/detectors" / f"{name}.py").write_text("")
         for folder in ("models", "weights"):
             (root / "data" / folder / name).mkdir(parents=True)
             (root / "data" / folder / name / "x").write_text("x")
-    for folder in (root / "data/dataset", root / "photos; touch harm", root / ".dvc"):
+    splits = (root / "data/dataset" / split for split in ("train", "validation", "test"))
+    for folder in (*splits, root / "photos; touch harm", root / ".dvc"):
         folder.mkdir(parents=True)
         (folder / "x").write_text("x")
     (root / ".dvc/x").unlink()
     (root / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    shutil.copytree(root / "data", root / "spare")
     (root / "stages").mkdir()
     for script in (ROOT / "stages").glob("*.py"):
         (root / "stages" / script.name).write_text(ECHO)
