@@ -21,6 +21,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: $(VENV)/.core ## run what changed of the pipeline, from the source to the leaderboard
+	@python tools/lock.py
 	dvc repro
 
 test: $(VENV)/.test ## run the tests, a few minutes
@@ -42,10 +43,12 @@ lint: $(VENV)/.dev ## check style, types, and that no secret lies in the tree
 	git ls-files -z | xargs -0 detect-secrets-hook --disable-plugin HexHighEntropyString
 
 push: $(VENV)/.core ## send data and models to the remote (REMOTE=name for another than azure)
+	@python tools/lock.py
 	python tools/remote.py $(TARGET)
 	dvc push --remote $(TARGET)
 
 pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for another than azure)
+	@python tools/lock.py
 	python tools/remote.py $(TARGET)
 	dvc pull --remote $(TARGET)
 
@@ -61,7 +64,7 @@ azurite-stop: $(VENV)/.core ## stop the emulator and forget it as this clone's r
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
 	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
-		\( -name __pycache__ -o -name '*.partial' \) -prune -exec rm -rf {} +
+		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
 
 # One stamp per set of packages, each a superset of the one before: make installs again when
 # pyproject.toml or constraints.txt change.

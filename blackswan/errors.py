@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         under_dvc = "DVC_STAGE" in os.environ  # set by DVC for the command of a stage
         sys.exit(f"error: {error}" + (f"\n{BRING_BACK}" if under_dvc else ""))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if any(words in str(error) for words in FULL_DISK):
             sys.exit(

@@ -17,16 +17,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `path` once the block ends without an error."""
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
-    if old.exists() and not path.exists():
-        old.rename(path)  # killed between the two renames below
+    if old.exists():  # killed between the renames below
+        old.rename(partial if path.exists() else path)
+        shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(old, ignore_errors=True)
         if path.exists():
             path.rename(old)
         partial.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            old.rename(partial)  # so that what is called old is whole at any moment
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

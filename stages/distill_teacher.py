@@ -8,7 +8,6 @@ checkpoint. `dvc repro distill_teacher@pdn_small`
 """
 
 import argparse
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from blackswan.data.images import decode_image, list_images, read_image, write_p
 from blackswan.errors import InputError, run
 from blackswan.networks import backbones, distillation, pdn, training
 from blackswan.networks.backbones import Backbone, load_backbone, to_tensor
-from blackswan.networks.checkpoints import fingerprint
+from blackswan.networks.checkpoints import fingerprint, remove
 from blackswan.networks.distillation import Read, Scale, Views, describe, measure
 from blackswan.networks.pdn import Pdn, Size
 from blackswan.networks.photos import sample_photos
@@ -151,7 +150,7 @@ def main() -> None:
         for photo in photos:
             write_png(folder / pdn.PHOTOS / f"{photo}.png", _kept(photos[photo]))
         (folder / "losses.csv").write_text(training.curve(losses), encoding="utf-8")
-    shutil.rmtree(CHECKPOINTS / name)
+    remove(CHECKPOINTS / name)
     last = losses[-max(1, len(losses) // 20) :].mean()
     print(f"{WEIGHTS / name}: loss {last:.4f} after {params.steps} steps on {origin}")
 

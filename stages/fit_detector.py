@@ -5,7 +5,6 @@ Train images are what it learns from; normal validation images may normalise its
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from pydantic import Field
 from blackswan.data.dataset import Split
 from blackswan.detectors.interface import Resources, load_module
 from blackswan.errors import InputError, run
+from blackswan.networks.checkpoints import remove
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, block_name, load_section
 
@@ -43,7 +43,7 @@ def main() -> None:
     detector = module.fit(images, params, Resources(validation, WEIGHTS, CHECKPOINTS / name, seed))
     with replace_folder(MODELS / name) as folder:
         detector.save(folder)
-    shutil.rmtree(CHECKPOINTS / name, ignore_errors=True)
+    remove(CHECKPOINTS / name)
     print(f"{name}: fitted on {len(images)} normal images")
 
 

@@ -5,7 +5,6 @@ ends with the bytes of a run that was never killed. On several devices: `acceler
 stages/train_vit.py`
 """
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +14,8 @@ from dvclive import Live
 from pydantic import Field
 from transformers import (
     EarlyStoppingCallback,
+    PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -27,7 +24,13 @@ from blackswan.data.dataset import Split
 from blackswan.detectors import vit
 from blackswan.detectors.interface import LOSSES
 from blackswan.errors import run
-from blackswan.networks.checkpoints import COMPLETE, fingerprint, last_complete
+from blackswan.networks.callbacks import (
+    KeepCheckpoints,
+    Progress,
+    epochs_if_stopped,
+    needed_by,
+)
+from blackswan.networks.checkpoints import fingerprint, last_complete, remove
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, load_section
 
@@ -52,17 +55,6 @@ class Params(Section):
     early_stopping_patience: int = Field(ge=1)  # epochs without a lower validation loss
 
 
-class MarkComplete(TrainerCallback):
-    """Mark a checkpoint once all its files are written."""
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        """Write the mark; transformers calls this after the last file of a checkpoint."""
-        if state.is_world_process_zero:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-
 def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: Path) -> Trainer:
     """Fine-tune the network; it ends as it was after the epoch with the lowest validation loss."""
     heads = {id(parameter) for parameter in network.heads}
@@ -85,7 +77,6 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -94,6 +85,7 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         label_names=["labels", "masks"],
         restore_callback_states_from_checkpoint=True,
         report_to="none",
+        disable_tqdm=True,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
     trainer = Trainer(
@@ -102,10 +94,17 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         train_dataset=vit.TrainingRows(Split(DATASET, "train"), inputs),
         eval_dataset=vit.TrainingRows(Split(DATASET, "validation"), inputs),
         optimizers=(optimizer, None),
-        callbacks=[EarlyStoppingCallback(params.early_stopping_patience), MarkComplete()],
+        callbacks=[
+            EarlyStoppingCallback(params.early_stopping_patience),
+            KeepCheckpoints(),
+            Progress("train_vit"),
+        ],
     )
+    trainer.remove_callback(PrinterCallback)  # what it has in place of the bar: it prints dicts
     with PartialState().main_process_first():
-        checkpoint = last_complete(checkpoints)
+        checkpoint = last_complete(checkpoints, needed_by)
+    if checkpoint and (epochs := epochs_if_stopped(checkpoint)):
+        arguments.num_train_epochs = epochs
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
@@ -157,7 +156,7 @@ def main() -> None:
         vit.Detector(network, inputs).save(folder)
         write_losses(state.log_history, folder / LOSSES)
         write_curves(state.log_history, curves)
-    shutil.rmtree(CHECKPOINTS)
+    remove(CHECKPOINTS)
     print(f"{MODEL}: validation loss {state.best_metric:.5f} after {state.epoch:.0f} epochs")
 
 

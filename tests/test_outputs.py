@@ -1,7 +1,10 @@
+import itertools
 import json
 import math
+import shutil
 
 import pytest
+from kills import killed_at
 
 from blackswan.outputs import replace_file, replace_folder, write_json
 
@@ -75,3 +78,81 @@ def test_json_takes_no_nan_and_leaves_the_earlier_file(tmp_path):
         write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
     assert names(tmp_path) == ["a.json"]
+
+
+OLD = {"a": "old", "deep/b": "old", "deep/c": "old"}
+NEW = {"a": "new", "deep/d": "new"}
+
+
+def write(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def read(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def replace(target):
+    with replace_folder(target) as folder:
+        write(folder, NEW)
+
+
+def whole(root):
+    """Tell whether nothing under the name of the output, or beside it for a rename, is half."""
+    places = [root / name for name in ("out", ".out.old")]
+    return all(read(place) in (OLD, NEW) for place in places if place.exists())
+
+
+@pytest.mark.parametrize("dvc_deletes_outputs", [False, True])
+def test_killed_anywhere_a_folder_is_the_old_one_or_the_new_one(tmp_path, dvc_deletes_outputs):
+    for number in itertools.count(1):
+        root = tmp_path / str(number)
+        write(root / "out", OLD)
+        killed = killed_at(number, lambda root=root: replace(root / "out"))
+        assert whole(root)
+        assert names(root) != [".out.partial"]
+        if dvc_deletes_outputs:
+            shutil.rmtree(root / "out", ignore_errors=True)
+        replace(root / "out")
+        assert names(root) == ["out"]
+        assert read(root / "out") == NEW
+        if not killed:
+            break
+    assert number > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dvc_deletes_outputs", [False, True])
+def test_killed_twice_a_folder_is_the_old_one_or_the_new_one(tmp_path, dvc_deletes_outputs):
+    for first, second in itertools.product(range(1, 15), range(1, 20)):
+        root = tmp_path / f"{first} {second}"
+        write(root / "out", OLD)
+        killed_at(first, lambda root=root: replace(root / "out"))
+        if dvc_deletes_outputs:
+            shutil.rmtree(root / "out", ignore_errors=True)
+        killed_at(second, lambda root=root: replace(root / "out"))
+        assert whole(root)
+        replace(root / "out")
+        assert names(root) == ["out"]
+        assert read(root / "out") == NEW
+
+
+def test_killed_anywhere_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    target = tmp_path / "deep/a.csv"
+
+    def replace_it():
+        with replace_file(target) as partial:
+            partial.write_text("new")
+
+    for number in itertools.count(1):
+        write(tmp_path / "deep", {"a.csv": "old"})
+        killed = killed_at(number, replace_it)
+        assert target.read_text() in ("old", "new")
+        replace_it()
+        assert read(target.parent) == {"a.csv": "new"}
+        if not killed:
+            break
+    assert number > 2

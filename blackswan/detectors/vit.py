@@ -20,7 +20,8 @@ from blackswan.data.dataset import LABELS, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.detectors.maps import to_maps
-from blackswan.networks.backbones import read_normalisation, to_tensor
+from blackswan.errors import InputError
+from blackswan.networks.backbones import quiet_transformers, read_normalisation, to_tensor
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
@@ -74,17 +75,24 @@ class Network(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: Path) -> "Network":
-        """Put new heads on a pretrained checkpoint; the heads draw from torch's global seed."""
-        return cls(
-            AutoModelForImageClassification.from_pretrained(
+        """Put new heads on a pretrained checkpoint; the heads draw from torch's global seed.
+
+        Raises InputError where the checkpoint lacks more than a head.
+        """
+        with quiet_transformers():
+            classifier, loaded = AutoModelForImageClassification.from_pretrained(
                 weights,
                 local_files_only=True,
                 num_labels=len(LABELS),
                 id2label=dict(enumerate(LABELS)),
                 label2id={name: index for index, name in enumerate(LABELS)},
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-        )
+        new = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+        if unknown := sorted(name for name in new if not name.startswith("classifier.")):
+            raise InputError(f"{weights}/model.safetensors has no {unknown[0]}; fetch it again")
+        return cls(classifier)
 
     @property
     def heads(self) -> list[nn.Parameter]:
@@ -139,15 +147,17 @@ class Detector:
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""
-        self.network.classifier.save_pretrained(folder)
+        with quiet_transformers():
+            self.network.classifier.save_pretrained(folder)
         save_file(self.network.patch_head.state_dict(), folder / "patch_head.safetensors")
         write_json(folder / "detector.json", {"input": self.inputs.model_dump()})
 
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    network = Network(
-        AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
-    )
+    with quiet_transformers():
+        network = Network(
+            AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+        )
     network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
     return Detector(network, load_section(Input, "input", folder / "detector.json"))

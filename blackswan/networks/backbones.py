@@ -133,7 +133,7 @@ class Transformer(nn.Module):
         config.num_hidden_layers = max(layers)
         options: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 self.model, loaded = AutoModel.from_pretrained(
                     folder, config=config, use_safetensors=True, local_files_only=True,
                     dtype=torch.float32, output_loading_info=True, **options,
@@ -283,8 +283,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hide the report of the blocks that are left out on purpose, and the progress bar."""
+def quiet_transformers() -> Iterator[None]:
+    """Hide the report of what is left out or new on purpose, and the progress bar."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

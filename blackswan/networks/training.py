@@ -4,7 +4,6 @@ Each step draws its randomness from a generator of its own, so a checkpoint is t
 network, what Adam remembers, and the losses so far.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from blackswan.errors import InputError
-from blackswan.networks.checkpoints import COMPLETE, last_complete
+from blackswan.networks.checkpoints import last_complete, mark_complete, remove
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0  # when they are written changes no result
 DECAY_AT, DECAY = 0.95, 0.1  # the learning rate falls once, after this share of the steps
 STATE = "state.safetensors"
+LINES = 10  # a fit prints about so many, for a log file shows no bar
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def train(
         _save(folder, 0, network, optimizer, losses)
     else:
         start = _restore(checkpoint, network, optimizer, losses)
-    saved = time.monotonic()
+    saved, stretch = time.monotonic(), max(1, schedule.steps // LINES)
     steps = tqdm(range(start, schedule.steps), name, schedule.steps, initial=start, disable=None)
     for step in steps:
         for group in optimizer.param_groups:
@@ -73,6 +73,9 @@ def train(
             raise InputError(f"{name}: the loss is not finite at step {step}; lower learning_rate")
         value.backward()
         optimizer.step()
+        if (step + 1) % stretch == 0:
+            mean = losses[step + 1 - stretch : step + 1].mean()
+            tqdm.write(f"{name}: step {step + 1} of {schedule.steps}, loss {mean:.5f}")
         if time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS or step + 1 == schedule.steps:
             _save(folder, step + 1, network, optimizer, losses)
             saved = time.monotonic()
@@ -121,10 +124,10 @@ def _save(
         tensors |= {f"adam.{number}.{name}": tensor for name, tensor in memory.items()}
     tensors["losses"] = torch.from_numpy(losses)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, checkpoint / STATE)
-    (checkpoint / COMPLETE).touch()
+    mark_complete(checkpoint)
     for old in before:
         if old != checkpoint:
-            shutil.rmtree(old)
+            remove(old)
 
 
 def _restore(

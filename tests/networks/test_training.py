@@ -1,11 +1,15 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from kills import killed_at
+from safetensors.torch import save
 from torch import nn
 
 from blackswan.errors import InputError
 from blackswan.networks import training
-from blackswan.networks.checkpoints import COMPLETE
+from blackswan.networks.checkpoints import COMPLETE, remove
 from blackswan.networks.training import Schedule, Shuffled, curve, torch_seed, train
 from blackswan.seeds import generator
 
@@ -43,7 +47,7 @@ class Task:
         return train(self.network, loss or self.loss, schedule, folder, "task", self.begin)
 
 
-def killed_at(task, last):
+def stopped_at(task, last):
     def loss(step):
         if step == last:
             raise KilledError
@@ -58,7 +62,7 @@ def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(tmp_path, monkeypa
     whole, killed, resumed = Task(), Task(), Task()
     losses = whole.run(tmp_path / "whole/run")
     with pytest.raises(KilledError):
-        killed.run(tmp_path / "killed/run", loss=killed_at(killed, step))
+        killed.run(tmp_path / "killed/run", loss=stopped_at(killed, step))
     assert [path.name for path in (tmp_path / "killed/run").iterdir()] == [f"checkpoint-{step}"]
     again = resumed.run(tmp_path / "killed/run")
     assert np.array_equal(losses, again)
@@ -76,6 +80,32 @@ def test_a_half_written_checkpoint_is_not_resumed(tmp_path):
     again = Task()
     assert np.array_equal(again.run(tmp_path / "run"), losses)
     assert again.begun == 1
+
+
+def test_killed_anywhere_in_its_clean_up_it_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    schedule = Schedule(steps=3, learning_rate=0.05, weight_decay=1e-3)
+
+    def fit_and_clean_up():
+        task, folder = Task(), tmp_path / "task"
+        losses = torch.from_numpy(task.run(folder / "run", schedule))
+        tensors = {**task.network.state_dict(), "losses": losses}
+        output = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        (tmp_path / "out").write_bytes(output)
+        remove(folder)
+
+    fit_and_clean_up()
+    undisturbed = (tmp_path / "out").read_bytes()
+    for number in itertools.count(1):
+        (tmp_path / "out").unlink()
+        killed = killed_at(number, fit_and_clean_up)
+        if not killed:
+            break
+        (tmp_path / "out").unlink(missing_ok=True)
+        fit_and_clean_up()
+        assert (tmp_path / "out").read_bytes() == undisturbed
+        assert not (tmp_path / "task").exists()
+    assert number > 20
 
 
 def test_steps_are_those_of_adam_with_a_decay_at_the_end(tmp_path):
@@ -100,6 +130,16 @@ def test_torch_keeps_its_own_randomness():
     assert torch.equal(torch.rand(2), expected)
     with torch_seed(generator(0, "a")):
         assert torch.equal(torch.rand(2), drawn)
+
+
+def test_a_log_shows_the_mean_loss_of_each_tenth(tmp_path, capfd):
+    losses = Task().run(tmp_path / "run")
+    printed, errors = capfd.readouterr()
+    means = losses.reshape(10, 2).mean(1)
+    assert printed.splitlines() == [
+        f"task: step {2 * tenth} of 20, loss {mean:.5f}" for tenth, mean in enumerate(means, 1)
+    ]
+    assert errors == ""
 
 
 def test_a_loss_that_is_no_number_is_told(tmp_path):

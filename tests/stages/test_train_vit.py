@@ -1,5 +1,7 @@
 """The training stage on a tiny network: reload and resume restore every tensor."""
 
+import itertools
+import shutil
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from kills import killed_at, run_forked
 from safetensors.torch import load_file
 from tiny_weights import KINDS, write_weights
 from transformers import Trainer, TrainerCallback, set_seed
@@ -28,6 +32,10 @@ PARAMS = {
     "weight_decay": 0.01,
     "early_stopping_patience": 1,
 }
+# The first epoch is the best.
+WORSENING = {"learning_rate": 1.0, "head_learning_rate": 1.0}
+ONE_KIND = pytest.mark.parametrize("stage", ["vit"], indirect=True)
+LOSSES = ("train/loss.tsv", "validation/loss.tsv")
 
 
 class KilledError(Exception):
@@ -79,8 +87,8 @@ def draw(rng: np.random.Generator, index: int) -> Row:
     )
 
 
-def train(stage: ModuleType, folder: str) -> Trainer:
-    params, weights = stage.Params(**PARAMS), Path("data/weights/tiny")
+def train(stage: ModuleType, folder: str, **changes: float) -> Trainer:
+    params, weights = stage.Params(**PARAMS | changes), Path("data/weights/tiny")
     set_seed(params.seed)
     network, inputs = vit.Network.from_weights(weights), vit.Input.of_weights(weights, 56)
     return stage.train(network, inputs, params, Path(folder))
@@ -104,8 +112,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_tensors(
 ) -> None:
     whole = train(stage, "run/whole")
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "MarkComplete", lambda real=stage.MarkComplete: [real(), KillAfter(2)])
-        patch.setattr(stage, "Trainer", _flattening(stage.Trainer))
+        patch.setattr(stage, "Progress", lambda name: KillAfter(2))
         with pytest.raises(KilledError):
             train(stage, "killed/run")
     assert [path.name for path in Path("killed/run").glob("checkpoint-*")]
@@ -115,17 +122,50 @@ def test_a_killed_run_resumes_and_ends_with_the_same_tensors(
     assert len(resumed.state.log_history) == len(whole.state.log_history)
 
 
-def _flattening(trainer: type[Trainer]) -> type[Trainer]:
-    class Flattening(trainer):
-        def __init__(self, *arguments, callbacks, **keywords) -> None:  # noqa: ANN002, ANN003
-            flat = [
-                one
-                for entry in callbacks
-                for one in (entry if isinstance(entry, list) else [entry])
-            ]
-            super().__init__(*arguments, callbacks=flat, **keywords)
+@ONE_KIND
+def test_a_run_that_stopped_early_trains_no_further_when_resumed(stage: ModuleType) -> None:
+    whole = train(stage, "run/one", **WORSENING)
+    losses = [entry["eval_loss"] for entry in whole.state.log_history if "eval_loss" in entry]
+    assert len(losses) == 2
+    assert losses[0] < losses[1]
+    resumed = train(stage, "run/one", **WORSENING)  # as after a kill before the clean-up
+    assert resumed.state.global_step == whole.state.global_step
+    assert_equal(resumed.model.state_dict(), whole.model.state_dict())
+    kept = sorted(path.name for path in Path("run/one").iterdir())
+    assert kept == ["checkpoint-3", "checkpoint-6"]
 
-    return Flattening
+
+@ONE_KIND
+@pytest.mark.parametrize("lost", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+@pytest.mark.parametrize("checkpoint", [3, 9])  # the best, and the last
+def test_without_the_best_or_a_file_it_starts_anew(
+    stage: ModuleType, checkpoint: int, lost: str
+) -> None:
+    changes = {**WORSENING, "early_stopping_patience": 3}
+    whole = train(stage, "run/one", **changes)
+    assert Path(whole.state.best_model_checkpoint).name == "checkpoint-3"
+    (Path("run/one") / f"checkpoint-{checkpoint}" / lost).unlink()
+    again = train(stage, "run/one", **changes)
+    assert again.state.global_step == whole.state.global_step
+    assert_equal(again.model.state_dict(), whole.model.state_dict())
+
+
+def test_a_log_holds_one_line_per_epoch(stage: ModuleType, capfd: pytest.CaptureFixture) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS}))
+    stage.main()
+    printed, errors = capfd.readouterr()
+    *epochs, last = printed.splitlines()
+    curves = [
+        [line.split("\t")[1] for line in path.read_text().splitlines()[1:]]
+        for path in (Path("metrics/train_vit/plots/metrics") / name for name in LOSSES)
+    ]
+    assert epochs == [
+        f"epoch {epoch}: train loss {float(train):.5f}, validation loss {float(validation):.5f}"
+        for epoch, (train, validation) in enumerate(zip(*curves, strict=True), 1)
+    ]
+    assert len(epochs) == 3
+    assert last.startswith("data/models/vit: validation loss ")
+    assert errors == ""
 
 
 def test_the_name_of_a_run_follows_params_data_and_weights(stage: ModuleType) -> None:
@@ -146,8 +186,6 @@ def test_the_name_of_a_run_follows_params_data_and_weights(stage: ModuleType) ->
 def test_the_stage_writes_the_model_and_curves_without_durations(
     stage: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import yaml
-
     Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS}))
     stage.main()
     first = {path: path.read_bytes() for path in sorted(Path().glob("data/models/**/*.*"))}
@@ -171,3 +209,41 @@ def test_the_stage_writes_the_model_and_curves_without_durations(
     np.testing.assert_allclose(losses.validation, written.loss, rtol=1e-5)
     assert not Path("data/checkpoints/train_vit").exists()
     assert "validation loss" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@ONE_KIND
+@pytest.mark.parametrize(
+    ("changes", "best", "epochs"),
+    [
+        ({}, 3, 3),
+        ({**WORSENING, "early_stopping_patience": 3}, 1, 3),
+        ({**WORSENING, "early_stopping_patience": 1}, 1, 2),
+    ],
+    ids=["the last epoch is the best", "the first is the best", "it stops early"],
+)
+def test_killed_anywhere_in_its_clean_up_it_ends_with_the_same_bytes(
+    stage: ModuleType, changes: dict, best: int, epochs: int
+) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": {**PARAMS, **changes}}))
+
+    def outputs() -> dict[str, bytes]:
+        files = [*Path("data/models").rglob("*"), *Path("metrics").rglob("*")]
+        return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+    stage.main()
+    undisturbed = outputs()
+    curve = Path("metrics/train_vit/plots/metrics/validation/loss.tsv").read_text().splitlines()
+    losses = [float(line.split("\t")[1]) for line in curve[1:]]
+    assert (losses.index(min(losses)) + 1, len(losses)) == (best, epochs)
+    for number in itertools.count(1):
+        for output in ("data/models/vit", "metrics/train_vit"):  # as DVC does before a stage
+            shutil.rmtree(output, ignore_errors=True)
+        killed = killed_at(number, stage.main)
+        if not killed:
+            break
+        assert run_forked(stage.main) == 0
+        assert outputs() == undisturbed
+        assert not Path("data/checkpoints/train_vit").exists()
+    assert number > 30

@@ -5,12 +5,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from servers import hanging_up
 
 from blackswan.errors import InputError
 from tools import azurite, remote
@@ -132,14 +132,20 @@ def test_a_refusal_names_the_remedy(project, service, status, code, says):
     assert says in text
 
 
-def test_a_dead_endpoint_is_found_at_once(project):
+def test_a_dead_endpoint_is_found(project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}/account"
         root = project("azure://box/dvc", connection_string=connection(endpoint))
-        begin = time.monotonic()
         assert sentence(root).startswith(f"remote shared: {endpoint} does not answer; check")
-        assert time.monotonic() - begin < 5
+
+
+def test_an_endpoint_that_hangs_up_is_soon_given_up(project):
+    with hanging_up() as (port, calls):
+        endpoint = f"http://127.0.0.1:{port}/account"
+        root = project("azure://box/dvc", connection_string=connection(endpoint))
+        assert sentence(root).startswith(f"remote shared: {endpoint} does not answer; check")
+    assert len(calls) <= 2  # once more by the client itself; DVC would go on for ten minutes
 
 
 def test_a_silent_endpoint_is_given_up(project, monkeypatch):
@@ -149,9 +155,11 @@ def test_a_silent_endpoint_is_given_up(project, monkeypatch):
         silent.listen()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/account"
         root = project("azure://box/dvc", connection_string=connection(endpoint))
-        begin = time.monotonic()
         assert "does not answer" in sentence(root)
-        assert time.monotonic() - begin < 5
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # it was asked once
+            silent.accept()
 
 
 def test_the_time_limits_stay_below_fifteen_seconds():
