@@ -63,7 +63,8 @@ def run(main: Callable[[], None]) -> None:
         under_dvc = "DVC_STAGE" in os.environ  # set by DVC for the command of a stage
         sys.exit(f"error: {error}" + (f"\n{BRING_BACK}" if under_dvc else ""))
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        below = "\n" if sys.stderr.isatty() else ""  # a bar, or the ^C
+        print(f"{below}interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if any(words in str(error) for words in FULL_DISK):

@@ -17,6 +17,8 @@ def run_forked(function: Callable[[], object]) -> int:
     if child == 0:
         try:
             function()
+        except SystemExit as ended:
+            os._exit(ended.code)
         except BaseException:
             traceback.print_exc()
             os._exit(1)

@@ -1,10 +1,13 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
 
 import httpx
 import pytest
 from azure.core.exceptions import HttpResponseError
+from conftest import ROOT
 from dvc.config import ConfigError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -144,3 +147,54 @@ def test_a_message_is_one_short_line_whatever_it_was_given():
     assert len(said) <= 1500
     assert said.startswith("key = [1, 2]")
     assert said.endswith("; shorten it")
+INTERRUPTED = "interrupted; the same command goes on from here\n"
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from blackswan.errors import run
+from blackswan.parallel import parallel_map
+
+def work(number):
+    print(number, flush=True)
+    time.sleep(0.05)
+    return number
+
+def main():
+    for number in parallel_map(work, range(10_000), workers=2):
+        pass
+
+run(main)
+"""
+
+
+def interrupt(command, folder):
+    """Press Ctrl-C once the work has begun; return the exit code and what was printed."""
+    process = subprocess.Popen(
+        command, cwd=folder, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while process.stdout.readline() != "3\n":
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate()
+    return process.returncode, printed, errors
+
+
+def test_ctrl_c_ends_in_one_line_and_drops_what_has_not_begun(tmp_path):
+    (tmp_path / "stage.py").write_text(SCRIPT)
+    code, printed, errors = interrupt([sys.executable, "stage.py"], tmp_path)
+    assert (code, errors) == (130, INTERRUPTED)
+    assert len(printed.splitlines()) < 100
+
+
+@pytest.mark.slow
+def test_ctrl_c_under_dvc_repro_shows_no_traceback(tmp_path):
+    (tmp_path / "stage.py").write_text(SCRIPT)
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: python stage.py, outs: [b]}}")
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    code, _, errors = interrupt([*dvc, "repro"], tmp_path)
+    assert code == 255
+    failed = "ERROR: failed to reproduce 'a': failed to run: python stage.py, exited with 130\n"
+    assert errors == INTERRUPTED + failed

@@ -4,6 +4,7 @@ import ast
 import configparser
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib import import_module
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -103,6 +105,40 @@ def test_git_does_not_see(path):
 )
 def test_git_sees(path):
     assert not ignored(path)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "data/scores/.padim.partial/maps.parquet", "data/scores/.padim.old/maps.parquet",
+        "data/dataset/.train.partial/train-00000.parquet", "data/models/.vit.old/detector.json",
+        "metrics/curves/.vit.partial/roc.csv", "metrics/.summary.json.partial",
+        "metrics/detectors/.vit.json.partial", "data/frames/.qB3-x_Zk.tmp",
+    ],
+)  # fmt: skip
+def test_what_a_kill_leaves_is_no_data(tmp_path, monkeypatch, left):
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    assert ignored(left)
+    root = tmp_path / "project"
+    real = root / Path(left).parts[0] / "real.json"
+    for path in (root / left, real):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    shutil.copy(ROOT / ".dvcignore", root)
+    with Repo.init(str(root), no_scm=True) as repo:
+        assert list(repo.dvcignore.find(repo.fs, str(real.parent))) == [str(real)]
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = re.search(r"^clean:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    (root / "Makefile").write_text(f"clean:\n{recipe}")
+    subprocess.run(["make", "--silent", "clean"], cwd=root, check=True)
+    assert [path for path in real.parent.rglob("*") if path.is_file()] == [real]
+
+
+def test_make_mends_the_lock_before_it_calls_dvc():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("repro", "push", "pull"):
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+        assert recipe.startswith("\t@python tools/lock.py\n"), target
 
 
 def test_make_help_lists_every_target():

@@ -147,6 +147,23 @@ def test_killed_in_every_stage_it_ends_with_the_lock_of_an_undisturbed_run(
     assert set(BEGUN) | QUICK == set(stages)
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_with_a_cut_lock_it_ends_with_the_lock_of_an_undisturbed_run(
+    project: Path, committed: bool
+) -> None:
+    if not committed:
+        git(project, "rm", "-q", "--cached", "dvc.lock")
+        git(project, "commit", "-qm", "no lock")
+    whole = (project / "dvc.lock").read_bytes()
+    for kept in (0, 8192, len(whole) - 9) if committed else (8192,):
+        (project / "dvc.lock").write_bytes(whole[:kept])
+        mend = [sys.executable, str(ROOT / "tools/lock.py")]
+        said = subprocess.run(mend, cwd=project, check=True, capture_output=True, text=True).stdout
+        assert said.startswith("dvc.lock was cut by a kill and is restored: ")
+        assert (stages_run(dvc(project, "repro", "compare")) == []) == committed
+        assert (project / "dvc.lock").read_bytes() == whole
+
+
 def test_a_forced_run_leaves_the_lock_as_it_is(project: Path) -> None:
     before = (project / "dvc.lock").read_bytes()
     printed = dvc(project, "repro", "--force", "compare")

@@ -68,10 +68,10 @@ def _mend_lock(root: Path) -> str:
         return f"{LOCK} was cut by a kill and is removed; `dvc repro` writes it anew"
     with replace_file(path) as partial:
         dump_yaml(partial, {"schema": "2.0", "stages": stages})
-    source = f"{len(kept)} whole entries of it are kept"
-    if len(stages) > len(kept):
-        source += f", {len(stages) - len(kept)} come from the last commit"
-    return f"{LOCK} was cut by a kill and is restored: {source}"
+    missing = len(stages) - len(kept)
+    sources = [f"{len(kept)} whole entries of it are kept"] * bool(kept)
+    sources += [f"{missing} come from the last commit"] * bool(missing)
+    return f"{LOCK} was cut by a kill and is restored: {', '.join(sources)}"
 
 
 def _is_whole(text: bytes) -> bool:

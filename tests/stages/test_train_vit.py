@@ -1,7 +1,10 @@
 """The training stage on a tiny network: reload and resume restore every tensor."""
 
 import itertools
+import os
 import shutil
+import signal
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +22,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from blackswan.data.dataset import Row, write_shards
 from blackswan.data.images import encode_png
 from blackswan.detectors import vit
+from blackswan.errors import run
 
 STAGE = Path(__file__).parents[2] / "stages/train_vit.py"
 PARAMS = {
@@ -166,6 +170,25 @@ def test_a_log_holds_one_line_per_epoch(stage: ModuleType, capfd: pytest.Capture
     assert len(epochs) == 3
     assert last.startswith("data/models/vit: validation loss ")
     assert errors == ""
+
+
+class InterruptAfter(KillAfter):
+    def on_epoch_begin(self, args, state, control, **_) -> None:  # noqa: ANN001, ANN003
+        if round(state.epoch) == self.epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@ONE_KIND
+def test_ctrl_c_ends_in_one_line(
+    stage: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS}))
+    monkeypatch.setattr(stage, "Progress", lambda name: InterruptAfter(2))
+    monkeypatch.setattr(sys, "argv", ["params.yaml"])  # what run() locks
+    capfd.readouterr()
+    assert run_forked(lambda: run(stage.main)) == 130
+    assert capfd.readouterr() == ("", "interrupted; the same command goes on from here\n")
+    assert list(Path("data/checkpoints/train_vit").glob("*/checkpoint-6/complete"))
 
 
 def test_the_name_of_a_run_follows_params_data_and_weights(stage: ModuleType) -> None:

@@ -20,6 +20,7 @@ from kills import run_forked
 
 from blackswan.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 SPEC = importlib.util.spec_from_file_location("lock", Path(__file__).parents[2] / "tools/lock.py")
 lock = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(lock)
