@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_weights import KINDS, write_weights
 
 from blackswan.detectors import vit
+from blackswan.errors import InputError
 
 
 @pytest.fixture(params=KINDS)
@@ -38,6 +40,25 @@ def test_from_weights_takes_every_pretrained_tensor(weights: Path) -> None:
     assert len(taken) > 20
     for name in taken:
         assert torch.equal(network[name], pretrained[name]), name
+
+
+def test_making_saving_and_loading_print_nothing(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    capfd.readouterr()
+    made = vit.Detector(vit.Network.from_weights(weights), vit.Input.of_weights(weights, 56))
+    made.save(tmp_path / "model")
+    vit.load(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_lack_more_than_a_head_are_refused(weights: Path) -> None:
+    tensors = load_file(weights / "model.safetensors")
+    lost = next(name for name in tensors if "layernorm" in name or "norm1" in name)
+    del tensors[lost]
+    save_file(tensors, weights / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"model.safetensors has no .*{lost}; fetch it again"):
+        vit.Network.from_weights(weights)
 
 
 def test_scores_are_probabilities_and_maps_have_the_size_of_the_images(

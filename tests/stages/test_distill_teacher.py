@@ -1,7 +1,9 @@
 """The teacher of EfficientAD, distilled from a random EfficientNet-Lite0."""
 
 import importlib.util
+import itertools
 import json
+import shutil
 from contextlib import chdir
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from kills import killed_at, run_forked
 from safetensors.torch import save_file
 
 from blackswan.data.images import read_image, write_png
@@ -92,9 +95,12 @@ def change(project, **changes):
 
 
 def test_the_teacher_and_the_photos_are_written_and_fit_a_detector(project):
-    printed = project.run("distill_teacher", "pdn_small")
-    assert printed.startswith(f"{TEACHER}: loss ")
-    assert "after 3 steps on 19 normal train images and 2 photos of pinned wheels" in printed
+    *steps, last = project.run("distill_teacher", "pdn_small").splitlines()
+    assert [line.split(",")[0] for line in steps] == [
+        f"distill_teacher: step {step} of 3" for step in (1, 2, 3)
+    ]
+    assert last.startswith(f"{TEACHER}: loss ")
+    assert "after 3 steps on 19 normal train images and 2 photos of pinned wheels" in last
     files = project.outputs(TEACHER)
     names = [
         "config.json", "losses.csv", "model.safetensors", "photos/sea.png", "photos/wood.png",
@@ -107,9 +113,8 @@ def test_the_teacher_and_the_photos_are_written_and_fit_a_detector(project):
     assert read_image(project.root / TEACHER / "photos/wood.png").shape == (26, 512, 3)
     assert not (project.root / "data/checkpoints/pdn_small").exists()
 
-    assert project.run("fit_detector", "efficient_ad") == (
-        "efficient_ad: fitted on 19 normal images\n"
-    )
+    *_, last = project.run("fit_detector", "efficient_ad").splitlines()
+    assert last == "efficient_ad: fitted on 19 normal images"
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bytes(project, monkeypatch):
@@ -135,6 +140,33 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(project, monkeypatch):
     project.run("distill_teacher", "pdn_small")
     assert len(calls) == 4  # the third step alone
     assert project.outputs(TEACHER) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("stage_name", "name", "output"),
+    [
+        ("distill_teacher", "pdn_small", TEACHER),
+        ("fit_detector", "efficient_ad", "data/models/efficient_ad"),
+    ],
+)
+def test_killed_anywhere_in_its_clean_up_it_ends_with_the_same_bytes(
+    project, monkeypatch, stage_name, name, output
+):
+    change(project, steps=2)
+    project.run("distill_teacher", "pdn_small")
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    project.run(stage_name, name)
+    undisturbed = project.outputs(output)
+    for number in itertools.count(1):
+        shutil.rmtree(project.root / output, ignore_errors=True)  # as DVC does before a stage
+        if not killed_at(number, lambda: project.run(stage_name, name)):
+            break
+        assert run_forked(lambda: project.run(stage_name, name)) == 0
+        assert project.outputs(output) == undisturbed
+        assert not (project.root / f"data/checkpoints/{name}").exists()
+    assert number > 20
 
 
 def test_a_folder_of_images_takes_the_place_of_the_dataset(project, monkeypatch):
