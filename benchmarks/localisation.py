@@ -19,7 +19,7 @@ from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors import vit
 from blackswan.errors import run
-from blackswan.evaluation.metrics import PixelMetrics
+from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.outputs import write_json
 
 MODEL = Path("data/models/vit")
@@ -59,7 +59,7 @@ def main() -> None:
             maps[name] = cv2.resize(patches, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         for name, anomaly_map in maps.items():
             pixels.setdefault(name, PixelMetrics()).add(anomaly_map, mask, row.group)
-    results = {name: found.compute(resamples=1000, seed=0) for name, found in pixels.items()}
+    results = {name: found.compute() for name, found in pixels.items()}
     write_json(RESULT, results)
     record([RESULT.name])
     for name, result in results.items():

@@ -15,7 +15,7 @@ from blackswan.data.dataset import Split
 from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
 from blackswan.evaluation import metrics
-from blackswan.evaluation.ranking import MAIN
+from blackswan.evaluation.ranking import MAIN, group_count, interval
 from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
 from blackswan.evaluation.thresholds import conformal_threshold, p_values
 from blackswan.outputs import replace_folder, write_json
@@ -42,13 +42,12 @@ def heatmap_scale(validation: pd.DataFrame, alpha: float) -> dict[str, float]:
 
 def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, Any]:
     """Return the metrics of the main table, with those of the unseen generators and each defect."""
-    bootstrap = {"resamples": params.bootstrap_resamples, "seed": params.seed}
     tables: dict[str, Any] = {}
     for name, pixels in found.pixels.items():
         images = found.images[(found.images.table == name) | (found.images.label == 0)]
         labels, scores = images.label.to_numpy(), images.image_score.to_numpy()
-        tables[name] = metrics.image_metrics(labels, scores, threshold, images.group, **bootstrap)
-        tables[name] |= pixels.compute(**bootstrap)
+        tables[name] = metrics.image_metrics(labels, scores, threshold, images.group)
+        tables[name] |= pixels.compute()
         if found.probabilities:
             error = metrics.expected_calibration_error(labels, scores, params.calibration_bins)
             tables[name]["expected_calibration_error"] = error
@@ -105,7 +104,8 @@ def main() -> None:
         result = measure(found, threshold, params) | {"heatmap": scale, "threshold_from": source}
         write_json(METRICS / f"{name}.json", result)
     keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")
-    print(f"{name}: " + ", ".join(f"{key} {result[key]:.4f}" for key in keys if key in result))
+    shown = [f"{key} {interval(result, key, 4)}" for key in keys if key in result]
+    print(f"{name}: " + ", ".join([*shown, f"groups {group_count(result)}"]))
 
 
 if __name__ == "__main__":

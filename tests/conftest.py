@@ -31,7 +31,6 @@ SMALL = {
     "split.guard_seconds": 0.06,
     "synthesize_anomalies.unseen": ["perlin_texture", "cut_paste"],
     "evaluate.alpha": 0.2,
-    "evaluate.bootstrap_resamples": 100,
 }
 
 

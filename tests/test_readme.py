@@ -70,6 +70,26 @@ def test_make_targets_and_params_of_the_readme_exist():
             value = value[part]
 
 
+def test_the_table_of_the_readme_shows_the_groups_that_an_interval_rests_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import readme
+
+    columns = "table,detector,image_auroc,image_auroc_low,image_auroc_high,pixel_auroc,pixel_aupro"
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/leaderboard.csv").write_text(
+        f"{columns},recall,false_positive_rate,n_groups,n_pixel_groups\n"
+        "main,padim,1,0.47818,1,0.9,,1,0.5,5,4\n"
+        "main,vit,0.75,,,0.9,0.8,1,0.5,2,2\n"
+    )
+    assert readme.table().splitlines() == [
+        "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| padim | 5, of pixels 4 | 1.000 [0.478, 1.000] | 0.900 |  | 1.000 | 0.500 |",
+        "| vit | 2 | 0.750 | 0.900 | 0.800 | 1.000 | 0.500 |",
+    ]
+
+
 def test_the_table_of_the_readme_is_that_of_the_metrics(monkeypatch):
     if not (ROOT / "metrics/summary.json").exists():
         pytest.skip("no metrics/summary.json")

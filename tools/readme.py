@@ -2,9 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-from blackswan.evaluation.ranking import MERITS
+from blackswan.evaluation.ranking import MERITS, group_count, interval
 
 README = Path("README.md")
 SUMMARY = Path("metrics/summary.json")
@@ -24,22 +23,16 @@ def table() -> str:
     best_first = sorted(
         summary, key=lambda name: (*(-summary[name].get(key, -1) for key in MERITS), name)
     )
-    unseen = sorted({kind for metrics in summary.values() for kind in metrics["unseen"]})
-    head = ["detector", *COLUMNS.values(), *(f"unseen: {kind}" for kind in unseen)]
+    kinds = sorted({kind for metrics in summary.values() for kind in metrics["unseen"]})
+    head = ["detector", "groups", *COLUMNS.values(), *(f"unseen: {kind}" for kind in kinds)]
     lines = [head, ["---"] * len(head)]
     for name in best_first:
         metrics = summary[name]
-        cells = [name, *(_cell(metrics, key) for key in COLUMNS)]
-        lines.append(cells + [_cell(metrics["unseen"], kind) for kind in unseen])
+        numbers = [interval(metrics, key, 3) if key in metrics else "" for key in COLUMNS]
+        unseen = [f"{metrics['unseen'][kind]:.3f}" if kind in metrics["unseen"] else ""
+                  for kind in kinds]  # fmt: skip
+        lines.append([name, group_count(metrics), *numbers, *unseen])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _cell(metrics: dict[str, Any], key: str) -> str:
-    if key not in metrics:
-        return ""
-    low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
-    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{metrics[key]:.3f}{interval}"
 
 
 def with_table(readme: str) -> str:

@@ -22,7 +22,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from blackswan.data.images import read_image, write_png
-from blackswan.evaluation.metrics import PixelMetrics
+from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.networks.weights import Wheel, fetch
 from blackswan.outputs import replace_folder, write_json
 
@@ -129,7 +129,7 @@ def measure(name: str, size: int) -> dict[str, float]:
     return {
         "image_auroc": float(roc_auc_score(labels, content["image_scores"])),
         "pixel_auroc": float(roc_auc_score(np.ravel(masks), content["maps"].ravel())),
-        "pixel_aupro": pixels.compute(resamples=0, seed=0)["pixel_aupro"],
+        "pixel_aupro": pixels.compute()["pixel_aupro"],
     }
 
 

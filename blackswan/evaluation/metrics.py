@@ -1,42 +1,31 @@
-"""Image and pixel metrics with block-bootstrap intervals; what is undefined is absent, never zero.
+"""Metrics of images, with intervals (see intervals.py); what is undefined is absent, never zero.
 
-The interval: groups (blocks of frames, the shots of one part) are drawn with replacement, all
-images of a group together, and the 2.5 and 97.5 percentiles of the resampled metric are given. A
-resample that lost a class is drawn again. Where a class comes from a single group there is no
-interval, for resampling cannot vary it. At perfect separation every resample is perfect too and
-the interval is [1, 1]: these images are separated, which does not promise that the next ones are.
 An image with an empty group stands alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from blackswan.errors import InputError
+from blackswan.evaluation.intervals import auroc_bounds, entries, group_sizes, jackknife_bounds
 from blackswan.evaluation.thresholds import finite_scores
-from blackswan.seeds import generator
 
-FPR_LIMIT = 0.3  # of the per-region-overlap curve, as in the MVTec AD papers
 POINTS = 200  # of a curve, at most, are kept for plotting
-CODES = 1 << 20  # sign, exponent and 11 bits of mantissa: 2048 steps an octave
-COARSE = 7  # bits less for the histogram of one group: 16 steps an octave
-CHUNK = 1 << 20  # numbers of one batch of resamples
+LEFT_OUT = 500  # rankings at most for the interval of AP: of more groups, some go together
+CHUNK = 1 << 20  # numbers of one batch of rankings
 
 
 def image_metrics(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    threshold: float,
-    groups: Sequence[str],
-    *,
-    resamples: int,
-    seed: int,
+    labels: np.ndarray, scores: np.ndarray, threshold: float, groups: Sequence[str]
 ) -> dict[str, float]:
     """Return AUROC, AP, F1, the rates and the range of scores; flagged is `score > threshold`.
 
-    labels (N,) 0 normal, 1 anomalous; scores (N,). Raises InputError where a score is not finite.
+    labels (N,) 0 normal, 1 anomalous; scores (N,). `n_groups` is the number of groups with normal
+    images or of those with anomalous ones, whichever is smaller: on it the intervals rest. AP has
+    none where it is 1, for how far the next images could lower it depends on their number of
+    anomalies. Raises InputError where a score is not finite.
     """
     anomalous, values = _checked(labels, scores)
     flagged = values > threshold
@@ -55,24 +44,15 @@ def image_metrics(
     if not (metrics["n_normal"] and metrics["n_anomalous"]):
         return metrics
     metrics["image_f1"] = float(2 * (flagged & anomalous).sum() / (flagged.sum() + anomalous.sum()))
-
-    order, ends = _ranking(values)
     names = [group or f"\0{position}" for position, group in enumerate(groups)]
     group = np.unique(names, return_inverse=True)[1]
-    present = np.zeros((group.max() + 1, 2))
-    np.add.at(present, (group, anomalous.astype(int)), 1)
-
-    def measure(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (R, N), best first
-        true = np.cumsum(weights * anomalous[order], axis=1)[:, ends]
-        false = np.cumsum(weights * ~anomalous[order], axis=1)[:, ends]
-        return _area(false, true), _average_precision(false, true)
-
-    auroc, precision = measure(np.ones((1, len(values))))
-    draws = _draws(present, len(values), resamples, generator(seed, "bootstrap", "images"))
-    drawn = [measure(weights[:, group[order]]) for weights in draws]
-    metrics |= _interval("image_auroc", auroc[0], [area for area, _ in drawn])
-    metrics |= _interval("image_ap", precision[0], [average for _, average in drawn])
-    return metrics
+    false, true = _cumulated(anomalous, values)
+    auroc, precision = float(area(false, true)), float(_average_precision(false, true))
+    metrics["n_groups"] = int(np.count_nonzero(group_sizes(anomalous, group), axis=1).min())
+    metrics |= entries("image_auroc", auroc, auroc_bounds(anomalous, values, group))
+    left_out = _precision_left_out(anomalous, values, group)
+    bounds = jackknife_bounds(precision, left_out, int(metrics["n_groups"]))
+    return metrics | entries("image_ap", precision, bounds)
 
 
 def defect_table(
@@ -91,7 +71,7 @@ def defect_table(
         row = {"defect": defect, "n": int(of_defect.sum()), "recall": recall}
         if not anomalous.all():
             chosen = of_defect | ~anomalous
-            row["image_auroc"] = float(_area(*_cumulated(anomalous[chosen], values[chosen])))
+            row["image_auroc"] = float(area(*_cumulated(anomalous[chosen], values[chosen])))
         rows.append(row)
     return rows
 
@@ -141,7 +121,7 @@ def roc_points(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(columns=columns, dtype=np.float64)
     false, true = (np.append(0, counts) / counts[-1] for counts in _cumulated(anomalous, values))
     curve = np.stack([_cuts(values), false, true], axis=1)
-    return pd.DataFrame(curve[_thinned(false, true)], columns=columns)
+    return pd.DataFrame(curve[thinned(false, true)], columns=columns)
 
 
 def precision_recall_points(labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
@@ -153,134 +133,7 @@ def precision_recall_points(labels: np.ndarray, scores: np.ndarray) -> pd.DataFr
     false, true = _cumulated(anomalous, values)
     recall, precision = true / true[-1], true / (true + false)
     curve = np.stack([_cuts(values)[1:], recall, precision], axis=1)
-    return pd.DataFrame(curve[_thinned(-recall, precision)], columns=columns)
-
-
-class PixelMetrics:
-    """Pixel AUROC and AUPRO of a stream of anomaly maps; memory grows with groups, not images.
-
-    Pixels are counted by the bits of their float32 distance from the median of the first map, cut
-    to 20 bits: no range need be known, and the steps (2^-11 of the distance) are finest where
-    normal pixels crowd. That takes 25 MB. Values in one step count as ties. For the bootstrap every
-    group keeps counts in 16 steps an octave, 2 to 12 kB where measured (never above 213 kB: 8192
-    codes of 26 bytes), and the interval is moved by the small difference between fine and coarse.
-    An anomalous image without a mask must not be added.
-    """
-
-    def __init__(self) -> None:
-        self._centre = 0.0
-        self._counts = np.zeros((3, CODES))  # normal pixels, anomalous pixels, region overlap
-        self._groups: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # coarse codes, their counts
-        self._images = 0
-
-    def add(self, anomaly_map: np.ndarray, mask: np.ndarray, group: str) -> None:
-        """Count one float32 map (H, W) and its bool mask (H, W), all False where it is normal.
-
-        Raises InputError where the map is not finite or the mask has another size.
-        """
-        if anomaly_map.shape != mask.shape:
-            raise InputError(
-                f"the mask of image {self._images} is {mask.shape} and its anomaly map "
-                f"{anomaly_map.shape}; mend the mask so that it fits its image"
-            )
-        values = finite_scores(anomaly_map.ravel(), f"anomaly map of image {self._images}")
-        if self._images == 0:
-            self._centre = float(np.median(values))
-        codes, inside = _codes(values - self._centre), mask.ravel().astype(bool)
-        regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1].ravel()[inside]
-        normal, anomalous = codes[~inside], codes[inside]
-        overlap = 1 / np.bincount(regions)[regions] if len(regions) else np.zeros(0)
-        np.add.at(self._counts[0], normal, 1.0)  # 1.0, not 1: without a cast it is 30x faster
-        np.add.at(self._counts[1], anomalous, 1.0)
-        np.add.at(self._counts[2], anomalous, overlap)
-        coarse = np.zeros((3, CODES >> COARSE))
-        np.add.at(coarse[0], normal >> COARSE, 1.0)
-        np.add.at(coarse[1], anomalous >> COARSE, 1.0)
-        np.add.at(coarse[2], anomalous >> COARSE, overlap)
-        name = group or f"\0{self._images}"
-        if name in self._groups:
-            used, counts = self._groups[name]
-            coarse[:, used] += counts
-        used = np.flatnonzero(coarse.any(axis=0)).astype(np.uint16)
-        self._groups[name] = used, coarse[:, used]
-        self._images += 1
-
-    def compute(self, *, resamples: int, seed: int) -> dict[str, float]:
-        """Return pixel_auroc and pixel_aupro with intervals; {} where a class of pixels is missing.
-
-        AUPRO: overlap with each 8-connected region of the masks, averaged over the regions of all
-        images, integrated over false positive rates up to 0.3 and divided by 0.3, with linear
-        interpolation at the limit (Bergmann et al., IJCV 2021).
-        """
-        if not self._defined():
-            return {}
-        groups = self._by_group()
-        exact = _pixel_areas(self._cumulated()[1])
-        shift = (exact - _pixel_areas(_descend(groups.sum(axis=1))))[:, None]
-        present, rng = groups[:2].sum(axis=-1).T, generator(seed, "bootstrap", "pixels")
-        drawn = [
-            np.clip(_pixel_areas(_descend(weights @ groups)) + shift, 0, 1)
-            for weights in _draws(present, groups.shape[-1], resamples, rng)
-        ]  # each (2, r)
-        auroc = _interval("pixel_auroc", exact[0], [areas[0] for areas in drawn])
-        return auroc | _interval("pixel_aupro", exact[1], [areas[1] for areas in drawn])
-
-    def pro_points(self) -> pd.DataFrame:
-        """Return threshold, false_positive_rate and per_region_overlap up to the rate of 0.3.
-
-        A threshold is the lower edge of a step. No rows where a class of pixels is missing.
-        """
-        columns = ["threshold", "false_positive_rate", "per_region_overlap"]
-        if not self._defined():
-            return pd.DataFrame(columns=columns, dtype=np.float64)
-        codes, counts = self._cumulated()
-        false, overlap = (np.append(0, counts[kind]) / counts[kind][-1] for kind in (0, 2))
-        last = int(np.searchsorted(false, FPR_LIMIT))  # the first point at the limit or beyond it
-        end = np.interp(FPR_LIMIT, false[last - 1 : last + 1], overlap[last - 1 : last + 1])
-        false, overlap = np.append(false[:last], FPR_LIMIT), np.append(overlap[:last], end)
-        edges = _edges(np.append(codes[0] + 1, codes)[: last + 1]) + self._centre
-        curve = np.stack([edges, false, overlap], axis=1)
-        return pd.DataFrame(curve[_thinned(false, overlap)], columns=columns)
-
-    def _defined(self) -> bool:
-        return bool(self._counts[:2].any(axis=1).all())
-
-    def _cumulated(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the codes in use, highest first, and the counts (3, codes) down to each."""
-        codes = np.flatnonzero(self._counts[:2].any(axis=0))[::-1]
-        return codes, np.cumsum(self._counts[:, codes], axis=-1)
-
-    def _by_group(self) -> np.ndarray:
-        """Return the coarse counts (3, G, codes), lowest code first."""
-        codes = np.unique(np.concatenate([used for used, _ in self._groups.values()]))
-        table = np.zeros((3, len(self._groups), len(codes)))
-        for row, name in enumerate(sorted(self._groups)):
-            used, counts = self._groups[name]
-            table[:, row, np.searchsorted(codes, used)] = counts
-        return table
-
-
-def _codes(offsets: np.ndarray) -> np.ndarray:
-    """Return integers below CODES that grow with the float: its bits, flipped and cut to 20."""
-    bits = (offsets + 0.0).astype(np.float32).view(np.uint32)  # + 0.0: -0.0 ties with 0.0
-    return (np.where(bits >> 31, ~bits, bits | 0x80000000) >> 12).astype(np.intp)
-
-
-def _edges(codes: np.ndarray) -> np.ndarray:
-    """Return the smallest float of each code."""
-    bits = codes.astype(np.uint32) << 12
-    floats = np.where(bits >> 31, bits & 0x7FFFFFFF, ~bits).view(np.float32)
-    return floats.astype(np.float64)
-
-
-def _descend(counts: np.ndarray) -> np.ndarray:
-    """Return the counts (..., K) summed from the highest code down."""
-    return np.cumsum(counts[..., ::-1], axis=-1)
-
-
-def _pixel_areas(counts: np.ndarray) -> np.ndarray:
-    """Return AUROC and AUPRO, (2, ...), of cumulated counts (3, ..., K)."""
-    return np.stack([_area(counts[0], counts[1]), _area(counts[0], counts[2], FPR_LIMIT)])
+    return pd.DataFrame(curve[thinned(-recall, precision)], columns=columns)
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +162,7 @@ def _cuts(scores: np.ndarray) -> np.ndarray:
     return np.append(distinct, distinct[-1] - max(1.0, abs(distinct[-1])))
 
 
-def _area(false: np.ndarray, true: np.ndarray, limit: float = 1.0) -> np.ndarray:
+def area(false: np.ndarray, true: np.ndarray, limit: float = 1.0) -> np.ndarray:
     """Return the area under the curve of counts (..., K) up to the rate `limit`, 1 at best.
 
     Both counts grow down the ranking; a tie is one slanted step (the trapezoid rule).
@@ -328,38 +181,37 @@ def _area(false: np.ndarray, true: np.ndarray, limit: float = 1.0) -> np.ndarray
 def _average_precision(false: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the mean precision over the steps of recall, as scikit-learn defines it."""
     flagged = false + true
-    precision = np.divide(true, flagged, out=np.zeros_like(flagged), where=flagged > 0)
+    precision = np.divide(true, flagged, out=np.zeros(flagged.shape), where=flagged > 0)
     average: np.ndarray = (np.diff(true, prepend=0) * precision).sum(axis=-1) / true[..., -1]
     return average
 
 
-def _draws(
-    present: np.ndarray, width: int, resamples: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield batches (r, G) of how often each group is drawn; `present` (G, 2) counts its classes.
+def _precision_left_out(anomalous: np.ndarray, scores: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return AP without each group, (G,), the share of anomalous images held as it is.
 
-    `width` is how many numbers one resample will need beside its groups: it keeps batches small.
+    NaN where a class is gone.
     """
-    size = len(present)
-    if ((present > 0).sum(axis=0) < 2).any():
-        return
-    while resamples > 0:
-        rows = min(resamples, max(1, CHUNK // max(size, width)))
-        drawn = rng.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
-        weights = counts[(counts @ present > 0).all(axis=1)].astype(np.float64)
-        resamples -= len(weights)
-        yield weights
+    order, ends = _ranking(scores)
+    flawed, group = anomalous[order], group[order]
+    if (size := group.max() + 1) > LEFT_OUT:  # dealt out so that both classes are in every share
+        normal_only = np.bincount(group[flawed], minlength=size) == 0
+        place = np.argsort(np.argsort(normal_only, kind="stable"), kind="stable")
+        group, size = place[group] % LEFT_OUT, LEFT_OUT
+    rows = max(1, CHUNK // len(order))
+    averages = []
+    for start in range(0, size, rows):
+        kept = group != np.arange(start, min(start + rows, size))[:, None]
+        counts = [np.cumsum(kept & chosen, axis=1)[:, ends] for chosen in (~flawed, flawed)]
+        with np.errstate(invalid="ignore"):  # 0 of 0 of a class that is gone
+            false, true = (
+                count / count[:, -1:] * chosen.sum()
+                for count, chosen in zip(counts, (~flawed, flawed), strict=True)
+            )
+        averages.append(_average_precision(false, true))
+    return np.concatenate(averages)
 
 
-def _interval(name: str, value: float, drawn: list[np.ndarray]) -> dict[str, float]:
-    if not drawn:
-        return {name: float(value)}
-    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _thinned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def thinned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return at most POINTS places, even along the curve, with both ends and the best corner."""
     if len(x) <= POINTS:
         return np.arange(len(x))

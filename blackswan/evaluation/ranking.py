@@ -11,6 +11,7 @@ BASELINE = "median_residual"  # it learns nothing: what is behind it has not ear
 AGAINST = f"against_{BASELINE}"
 MERITS = ("image_auroc", "pixel_auroc")  # what the order goes by
 WITH_INTERVAL = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+GROUPS = ("n_groups", "n_pixel_groups")  # that the intervals of images, of pixels rest on
 COLUMNS = [
     "table",
     "rank",
@@ -22,6 +23,7 @@ COLUMNS = [
     "expected_calibration_error",
     "n_normal",
     "n_anomalous",
+    *GROUPS,
     AGAINST,
 ]
 SUMMARISED = [
@@ -44,6 +46,7 @@ SUMMARISED = [
     "anomalous_score_min",
     "n_normal",
     "n_anomalous",
+    *GROUPS,
     "threshold",
 ]
 
@@ -76,6 +79,23 @@ def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
         }
         for detector, result in results.items()
     }
+
+
+def interval(row: Mapping[str, Any], key: str, digits: int) -> str:
+    """Return the value of `key` as text, with its interval where there is one."""
+    value, low, high = (row.get(f"{key}{end}") for end in ("", "_low", "_high"))
+    if low is None or pd.isna(low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def group_count(row: Mapping[str, Any]) -> str:
+    """Return how many groups the intervals rest on, of pixels too if others, '' if unmeasured."""
+    counts = [row.get(key) for key in GROUPS]
+    images, pixels = (None if count is None or pd.isna(count) else int(count) for count in counts)
+    if images is None:
+        return ""
+    return f"{images}" if pixels in (None, images) else f"{images}, of pixels {pixels}"
 
 
 def worst_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:

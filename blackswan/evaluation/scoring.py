@@ -14,7 +14,7 @@ from tqdm import tqdm
 from blackswan.data.dataset import Row, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Detector, Scores
-from blackswan.evaluation.metrics import PixelMetrics
+from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.ranking import MAIN
 from blackswan.params import Section
 
@@ -34,8 +34,6 @@ class Params(Section):
     alpha: float = Field(gt=0, lt=1)  # accepted probability of a false alarm
     batch_size: int = Field(ge=1)
     calibration_bins: int = Field(ge=2)
-    bootstrap_resamples: int = Field(ge=100)
-    seed: int = Field(ge=0)
 
 
 @dataclass(frozen=True)

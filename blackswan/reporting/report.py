@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from blackswan.evaluation.ranking import AGAINST, BASELINE
+from blackswan.evaluation.ranking import AGAINST, BASELINE, group_count
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -31,7 +31,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"rate": rate, "score": score}
-    environment.globals |= {"BASELINE": BASELINE, "AGAINST": AGAINST}
+    environment.globals |= {"BASELINE": BASELINE, "AGAINST": AGAINST, "group_count": group_count}
     environment.globals["picture"] = lambda name: _data_uri(pictures / name)
     main, *unseen = tables.items()
     return environment.get_template(TEMPLATE.name).render(

@@ -4,6 +4,8 @@ import pandas as pd
 
 from blackswan.evaluation.ranking import (
     AGAINST,
+    group_count,
+    interval,
     rank_detectors,
     summarise,
     typical_find,
@@ -62,6 +64,20 @@ def test_summary_holds_main_keys_and_no_others():
     assert summarise({"a": result(0.9, unseen=unseen)}) == {
         "a": {"image_auroc": 0.9, "n_normal": 2, "n_anomalous": 3, "unseen": {"blur": 0.6}}
     }
+
+
+def test_the_number_of_groups_stands_beside_an_interval():
+    row = {"image_auroc": 0.9, "image_auroc_low": 0.71234, "image_auroc_high": 1.0, "recall": 0.5}
+    assert interval(row, "image_auroc", 3) == "0.900 [0.712, 1.000]"
+    assert interval(row, "recall", 2) == "0.50"
+    assert interval(pd.Series(row | {"image_auroc_low": float("nan")}), "image_auroc", 1) == "0.9"
+    assert group_count({"n_groups": 5, "n_pixel_groups": 5}) == "5"
+    assert group_count({"n_groups": 5.0, "n_pixel_groups": 3}) == "5, of pixels 3"
+    assert group_count({"n_groups": 2, "n_pixel_groups": float("nan")}) == "2"
+    assert group_count({}) == ""
+    counted = result(0.9) | {"n_groups": 4}
+    [[ranked]] = rank_detectors({"a": counted}).values()
+    assert (ranked["n_groups"], summarise({"a": counted})["a"]["n_groups"]) == (4, 4)
 
 
 def scores(rows):
