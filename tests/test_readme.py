@@ -1,5 +1,6 @@
 """What the README says exists, and its example of a detector works."""
 
+import json
 import re
 import sys
 
@@ -75,18 +76,23 @@ def test_the_table_of_the_readme_shows_the_groups_that_an_interval_rests_on(tmp_
     monkeypatch.syspath_prepend(ROOT / "tools")
     import readme
 
-    columns = "table,detector,image_auroc,image_auroc_low,image_auroc_high,pixel_auroc,pixel_aupro"
+    shared = {"recall": 1.0, "false_positive_rate": 0.5, "pixel_auroc": 0.9}
+    padim = {"image_auroc": 1.0, "image_auroc_low": 0.47818, "image_auroc_high": 1.0}
+    summary = {
+        "vit": {"image_auroc": 0.75, "pixel_aupro": 0.8, "n_groups": 2, "n_pixel_groups": 2},
+        "padim": {**padim, "n_groups": 5, "n_pixel_groups": 4},
+    }
+    unseen = {"vit": {}, "padim": {"blur": 0.625}}
     (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/leaderboard.csv").write_text(
-        f"{columns},recall,false_positive_rate,n_groups,n_pixel_groups\n"
-        "main,padim,1,0.47818,1,0.9,,1,0.5,5,4\n"
-        "main,vit,0.75,,,0.9,0.8,1,0.5,2,2\n"
+    (tmp_path / "metrics/summary.json").write_text(
+        json.dumps({name: summary[name] | shared | {"unseen": unseen[name]} for name in summary})
     )
     assert readme.table().splitlines() == [
-        "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| padim | 5, of pixels 4 | 1.000 [0.478, 1.000] | 0.900 |  | 1.000 | 0.500 |",
-        "| vit | 2 | 0.750 | 0.900 | 0.800 | 1.000 | 0.500 |",
+        "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms"
+        " | unseen: blur |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| padim | 5, of pixels 4 | 1.000 [0.478, 1.000] | 0.900 |  | 1.000 | 0.500 | 0.625 |",
+        "| vit | 2 | 0.750 | 0.900 | 0.800 | 1.000 | 0.500 |  |",
     ]
 
 
