@@ -9,10 +9,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 # Python's words, which safetensors repeats, and those of torch.save.
 FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing")
+# Torch on a CPU and on a GPU, OpenCV, Arrow and C++; the others raise MemoryError.
+NO_MEMORY = (
+    os.strerror(errno.ENOMEM),
+    "not enough memory",
+    "out of memory",
+    "Insufficient memory",
+    "bad_alloc",
+)
 
 # DVC took the last outputs away before it ran the stage.
 BRING_BACK = (
@@ -60,28 +68,42 @@ def run(main: Callable[[], None]) -> None:
                 _lock(script)
             main()
     except InputError as error:
-        under_dvc = "DVC_STAGE" in os.environ  # set by DVC for the command of a stage
-        sys.exit(f"error: {error}" + (f"\n{BRING_BACK}" if under_dvc else ""))
+        _end(str(error))
     except KeyboardInterrupt:
         below = "\n" if sys.stderr.isatty() else ""  # a bar, or the ^C
         print(f"{below}interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        if any(words in str(error) for words in FULL_DISK):
-            sys.exit(
-                "error: the disk is full; free some space (`dvc gc -w` drops old data), run again"
-            )
-        if isinstance(error, PermissionError):
-            sys.exit(
-                f"error: no permission for {shown(error.filename)}; make it readable and writable "
-                "for you"
-            )
-        if any(map(_may_leak, _chain(error))):
-            sys.exit(
-                f"error: {_place(error)}, whose text is left out for it may hold a secret; check "
-                "the network and the settings, run again, and report it if it stays"
-            )
+        if sentence := _explain(error):
+            _end(sentence)
         raise
+
+
+def _end(sentence: str) -> NoReturn:
+    under_dvc = "DVC_STAGE" in os.environ  # set by DVC for the command of a stage
+    sys.exit(f"error: {sentence}" + (f"\n{BRING_BACK}" if under_dvc else ""))
+
+
+def _explain(error: Exception) -> str:
+    """Return what a person can do about an error that is none of ours; "" for a bug."""
+    text = str(error)
+    if any(words in text for words in FULL_DISK):
+        return "the disk is full; free some space (`dvc gc -w` drops old data), run again"
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        return (
+            "the memory is full; close other programs, or lower the sizes of images and batches in "
+            "params.yaml, run again"
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"the name {shown(error.filename)} is too long; shorten it"
+    if isinstance(error, PermissionError):
+        return f"no permission for {shown(error.filename)}; make it readable and writable for you"
+    if any(map(_may_leak, _chain(error))):
+        return (
+            f"{_place(error)}, whose text is left out for it may hold a secret; check the network "
+            "and the settings, run again, and report it if it stays"
+        )
+    return ""
 
 
 def _lock(script: TextIO) -> None:

@@ -13,6 +13,7 @@ from blackswan.data import augmentation
 from blackswan.data.augmentation import augment
 from blackswan.data.dataset import LABELS, Row, write_shards
 from blackswan.data.images import (
+    MAX_SIDE,
     Crop,
     crop_and_resize,
     crop_box,
@@ -40,7 +41,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     crop: Crop
-    image_size: int | None = Field(ge=16)  # pixels a side; null keeps the size of the frames
+    image_size: int | None = Field(ge=16, le=MAX_SIDE)  # a side; null keeps the size of the frames
     rows_per_shard: int = Field(ge=1)
     augment: augmentation.Params
 

@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from blackswan.data.dataset import Split
-from blackswan.data.images import decode_image, list_images, read_image, write_png
+from blackswan.data.files import list_images
+from blackswan.data.images import decode_image, read_image, write_png
 from blackswan.errors import InputError, run
 from blackswan.networks import backbones, distillation, pdn, training
 from blackswan.networks.backbones import Backbone, load_backbone, to_tensor

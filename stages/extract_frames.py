@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from blackswan.data.images import Crop, crop_and_resize, list_images, write_png
+from blackswan.data.files import frame_name, list_images
+from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize, write_png
 from blackswan.data.records import Frame, SourceImage, write_index
 from blackswan.data.sources import folder, mvtec, video
 from blackswan.errors import InputError, run
@@ -34,7 +35,7 @@ class Params(Section):
     """What is taken of the source."""
 
     crop: Crop
-    size: int | None = Field(ge=16)  # pixels a side; null keeps the size of the source
+    size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the size of the source
     video: video.Sampling
     folder: folder.Params
     category: str  # of an MVTec-style root with many; else empty
@@ -65,9 +66,11 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
 def store(item: SourceImage, params: Params, frames: Path) -> Frame:
     """Crop, resize and write one image with its mask, if it has one."""
     image, mask = item.read()
-    name = f"{item.frame.image}.png"
+    name = f"{frame_name(item.frame.image)}.png"
     frame = replace(item.frame, image=f"images/{name}", label=item.frame.label or "normal")
-    write_png(frames / frame.image, crop_and_resize(image, params.crop, params.size))
+    image = crop_and_resize(image, params.crop, params.size)  # the source may be large: let it go
+    write_png(frames / frame.image, image)
+    del image
     if mask is None:
         return frame
     if not mask.any():

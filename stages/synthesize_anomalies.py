@@ -71,9 +71,11 @@ def plan(frames: list[Frame], params: Params) -> list[Job]:
 
 def make(job: Job, params: Params, folder: Path) -> Frame | None:
     """Write one anomalous image and its mask; None where the frame is too flat for it."""
-    image = read_image(FRAMES / job.frame.image)
     made = synthesis.synthesize(
-        image, job.generator, params.patch, generator(params.seed, job.name)
+        read_image(FRAMES / job.frame.image),  # not kept here: it may be large
+        job.generator,
+        params.patch,
+        generator(params.seed, job.name),
     )
     if made is None:
         return None

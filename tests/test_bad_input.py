@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SHARED
 from PIL import Image
 
 from blackswan.data import images
 from blackswan.data.dataset import pq
+from blackswan.data.records import read_index
 
 NAME = "padim"
 
@@ -239,6 +241,164 @@ def test_a_mask_that_does_not_fit(tiny_project, raw, mvtec_tree):
     assert "data/raw/washer/ground_truth/hole/001_mask.png is 31 x 32 pixels" in message
 
 
+# Names and links
+
+
+def rename(folder, *names):
+    """Give the first of the photos in `folder` other names."""
+    for path, name in zip(sorted(folder.iterdir()), names, strict=False):
+        path.rename(folder / name)
+
+
+@pytest.mark.parametrize(
+    "names", [("x" * 247 + ".png", "x" * 250 + "y.png"), ("ü" * 125 + ".png",)]
+)
+def test_names_near_the_limit_of_the_disk_go_through_the_chain(tiny_project, raw, names):
+    rename(photos(raw / "photos", count=16), *names)
+    point_at(tiny_project, "data/raw/photos", evaluate__alpha=0.3)
+    tiny_project.set(synthesize_anomalies__anomalies_per_frame=2)
+    tiny_project.run_chain()
+    frames = read_index(tiny_project.root / "data/frames/index.csv")
+    short = [frame.image for frame in frames if len(frame.image) > 60]
+    assert len(set(short)) == len(names)
+    assert max(len(name.encode()) for name in short) < 230
+
+
+def test_a_source_path_that_is_too_long(tiny_project):
+    point_at(tiny_project, "data/raw/" + "x" * 300)
+    message = tiny_project.refuse("extract_frames")
+    assert message.startswith("error: the name data/raw/xxx")
+    assert message.endswith("xxx is too long; shorten it")
+    assert len(message) < 300
+
+
+def test_folders_nested_too_deep(tiny_project, raw):
+    folder = raw / "photos" / "/".join(["a folder of shots"] * 60)
+    photos(folder)
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert "bytes, the limit is 1000; shorten the names of its folders" in message
+
+
+@pytest.mark.parametrize("break_", ["\r", "\n", "\t"])
+def test_a_name_with_a_control_character(tiny_project, raw, break_):
+    rename(photos(raw / "photos"), f"a{break_}b.png")
+    shutil.copy(raw / "clip.avi", raw / f"a{break_}b.avi")
+    shown = f"a{ascii(break_)[1:-1]}b"
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert f"data/raw/photos holds the name {shown}.png, which has a control character" in message
+    point_at(tiny_project, f"data/raw/a{break_}b.avi")
+    message = tiny_project.refuse("extract_frames")
+    assert f"the name '{shown}.avi' is not UTF-8 or has a control character" in message
+
+
+def test_odd_names_go_through_the_chain(tiny_project, raw):
+    names = [" a.png", 'b "c".png', "d,e.png", "f\u202fg.png", "'h';.png", "%20#?.png", "-i .png"]
+    rename(photos(raw / "photos, with", count=16), *names)
+    point_at(tiny_project, "data/raw/photos, with", evaluate__alpha=0.3)
+    tiny_project.run_chain()
+    found = {frame.image for frame in read_index(tiny_project.root / "data/frames/index.csv")}
+    assert found >= {f"images/{name}" for name in names}
+
+
+def test_a_video_named_as_a_mac_names_recordings(tiny_project, raw):
+    (raw / "clip.avi").rename(raw / "at 9.41\u202fAM.avi")
+    point_at(tiny_project, "data/raw")
+    assert "40 taken" in tiny_project.run("extract_frames")
+
+
+def test_a_video_that_is_there_twice(tiny_project, raw):
+    (raw / "other.avi").symlink_to("clip.avi")
+    point_at(tiny_project, "data/raw")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/clip.avi and data/raw/other.avi are one file; remove one" in message
+
+
+def test_linked_class_folders(tiny_project, raw):
+    photos(raw / "store/good", count=4)
+    photos(raw / "store/bad", count=3)
+    (raw / "photos").mkdir()
+    (raw / "photos/normal").symlink_to("../store/good")
+    (raw / "photos/anomaly").symlink_to(raw / "store/bad")
+    point_at(tiny_project, "data/raw/photos")
+    assert tiny_project.run("extract_frames") == "7 frames from data/raw/photos\n"
+    frames = read_index(tiny_project.root / "data/frames/index.csv")
+    assert [frame.label for frame in frames] == ["anomalous"] * 3 + ["normal"] * 4
+    (raw / "photos/anomaly").unlink()
+    (raw / "photos/anomaly").symlink_to("../store/good")
+    message = tiny_project.refuse("extract_frames")
+    assert "are one folder; remove one of the links" in message
+    (raw / "photos/anomaly").unlink()
+    (raw / "photos/anomaly").mkdir()
+    (raw / "photos/anomaly/0.png").symlink_to("../normal/0.png")
+    message = tiny_project.refuse("extract_frames")
+    assert "photos/normal/0.png and data/raw/photos/anomaly/0.png are one file" in message
+    (raw / "photos/anomaly/0.png").unlink()
+    (raw / "photos/anomaly/up").symlink_to("..")
+    message = tiny_project.refuse("extract_frames")
+    assert "leads back to data/raw/photos without end" in message
+
+
+def test_a_linked_mvtec_tree(tiny_project, raw, mvtec_tree):
+    (raw / "washer").mkdir()
+    for name in ("train", "ground_truth"):
+        (raw / "washer" / name).symlink_to(mvtec_tree / name)
+    (raw / "washer/test").mkdir()
+    for kind in ("good", "hole", "scratch", "stain"):
+        (raw / "washer/test" / kind).symlink_to(mvtec_tree / "test" / kind)
+    point_at(tiny_project, "data/raw/washer")
+    assert tiny_project.run("extract_frames") == "27 frames from data/raw/washer\n"
+
+
+@pytest.mark.parametrize("case", ["link_anomaly", "link_normal"])
+def test_the_linked_folders_of_others(tiny_project, case):
+    source = SHARED / "cases" / case
+    if not source.is_dir():
+        pytest.skip("no ../shared/data/cases")
+    point_at(tiny_project, source)
+    if (source / "anomaly").is_symlink():
+        tiny_project.run("extract_frames")
+        frames = read_index(tiny_project.root / "data/frames/index.csv")
+        assert {frame.label for frame in frames} == {"normal", "anomalous"}
+    else:  # copied by something that knows no links
+        message = tiny_project.refuse("extract_frames")
+        assert f"{case}/anomaly is a text file that names the folder ../store/anomaly" in message
+
+
+def test_a_class_folder_that_is_a_file(tiny_project, raw):
+    photos(raw / "photos/normal")
+    (raw / "photos/anomaly").write_text("../moved/away")
+    point_at(tiny_project, "data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/photos/anomaly is a file; replace it by the folder of that name" in message
+
+
+@pytest.mark.parametrize("linked", ["data", "data/frames", "data/anomalies", "data/dataset"])
+def test_outputs_on_another_disk(tiny_project, linked):
+    before = tiny_project.outputs()
+    disk = tiny_project.root / "disk"
+    (tiny_project.root / linked).rename(disk)
+    (tiny_project.root / linked).symlink_to(disk)
+    tiny_project.run_chain()
+    assert (tiny_project.root / linked).is_symlink()
+    stored = {
+        path.replace("disk", linked, 1): content
+        for path, content in tiny_project.outputs("disk").items()
+    }
+    assert stored == {path: before.get(path, content) for path, content in stored.items()}
+    assert {path for path in before if path.startswith(f"{linked}/")} <= stored.keys()
+    assert not list(tiny_project.root.rglob(".*.partial"))
+
+
+def test_an_output_that_leads_nowhere(tiny_project):
+    frames = tiny_project.root / "data/frames"
+    shutil.rmtree(frames)
+    frames.symlink_to("/mnt/gone/frames")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/frames is a link to /mnt/gone/frames, which is missing; create it" in message
+
+
 # Params
 
 
@@ -252,6 +412,18 @@ MISSPELT = "is not a known key; did you mean"
         ("extract_frames", "source.path", ..., " is missing; add it"),
         ("extract_frames", "extract_frames.crop", "centre", " = 'centre': Input should be"),
         ("extract_frames", "extract_frames.size", 8, " = 8: Input should be greater"),
+        (
+            "extract_frames",
+            "extract_frames.size",
+            9000,
+            " = 9000: Input should be less than or equal to 8944",
+        ),
+        (
+            "build_dataset",
+            "build_dataset.image_size",
+            100_000,
+            " = 100000: Input should be less than or equal to 8944",
+        ),
         ("extract_frames", "extract_frames.video.end_s", ..., " is missing; add it"),
         (
             "extract_frames",

@@ -3,8 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
 import httpx
+import numpy as np
+import pyarrow as pa
 import pytest
 from azure.core.exceptions import HttpResponseError
 from conftest import ROOT
@@ -45,6 +49,74 @@ def test_under_dvc_it_says_where_the_last_outputs_are(monkeypatch):
     first, second = ends_with(InputError("a.png is empty; remove it")).splitlines()
     assert first == "error: a.png is empty; remove it"
     assert second.startswith("`dvc checkout` brings back")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np._core._exceptions._ArrayMemoryError((10**6, 10**6), np.dtype(float)),
+        pa.lib.ArrowMemoryError("malloc of size 64 failed"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 64 bytes."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 64 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("std::bad_alloc"),
+        cv2.error(
+            "OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 64 "
+            "bytes in function 'OutOfMemoryError'"
+        ),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_full_memory_ends_in_one_sentence(error):
+    assert ends_with(error) == (
+        "error: the memory is full; close other programs, or lower the sizes of images and "
+        "batches in params.yaml, run again"
+    )
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "import numpy; numpy.ones(2 << 28)",
+        "import torch; torch.ones(2 << 28)",
+        "import cv2, numpy; cv2.resize(numpy.ones((9, 9), numpy.uint8), (60_000, 60_000))",
+        "import pyarrow; pyarrow.allocate_buffer(2 << 30)",
+        "bytes(2 << 31)",
+    ],
+    ids=["numpy", "torch", "opencv", "pyarrow", "python"],
+)
+def test_what_the_libraries_raise_without_memory(tmp_path, work):
+    module = work.removeprefix("import ").split(";")[0] if ";" in work else "os"
+    (tmp_path / "stage.py").write_text(
+        f"import resource\nimport {module}\nfrom blackswan.errors import run\n"
+        "def main():\n"
+        "    pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "    limit = pages * resource.getpagesize() + (1 << 30)\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        f"    {work}\n"
+        "run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "stage.py")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the memory is full; ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_that_is_too_long():
+    error = OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300)
+    said = ends_with(error)
+    assert said == f"error: the name {shown('x' * 300)} is too long; shorten it"
 
 
 def test_a_bug_keeps_its_traceback():
@@ -147,6 +219,8 @@ def test_a_message_is_one_short_line_whatever_it_was_given():
     assert len(said) <= 1500
     assert said.startswith("key = [1, 2]")
     assert said.endswith("; shorten it")
+
+
 INTERRUPTED = "interrupted; the same command goes on from here\n"
 SCRIPT = """
 import sys, time
@@ -155,7 +229,7 @@ from blackswan.errors import run
 from blackswan.parallel import parallel_map
 
 def work(number):
-    print(number, flush=True)
+    print(f"at work on {number}", flush=True)
     time.sleep(0.05)
     return number
 
@@ -174,7 +248,7 @@ def interrupt(command, folder):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    while process.stdout.readline() != "3\n":
+    while "at work" not in process.stdout.readline():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     printed, errors = process.communicate()

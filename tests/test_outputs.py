@@ -6,6 +6,7 @@ import shutil
 import pytest
 from kills import killed_at
 
+from blackswan.errors import InputError
 from blackswan.outputs import replace_file, replace_folder, write_json
 
 
@@ -58,6 +59,79 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         fail_inside(replace_file(target))
     assert target.read_text() == "one"
     assert names(target.parent) == ["a.csv"]
+
+
+def test_a_linked_folder_is_replaced_where_it_lies(tmp_path):
+    disk = tmp_path / "disk/frames"
+    disk.mkdir(parents=True)
+    (disk / "earlier").touch()
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "data/frames"
+    link.symlink_to("../disk/frames")
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(replace_folder(link))
+    assert names(link) == ["earlier"]
+    with replace_folder(link) as folder:
+        assert folder.parent == disk.parent  # beside it, so that it can be renamed
+        (folder / "new").touch()
+    assert link.is_symlink()
+    assert names(link) == names(disk) == ["new"]
+    assert names(tmp_path / "disk") == names(tmp_path / "data") == ["frames"]
+
+
+def test_a_linked_folder_that_a_kill_left_renamed_comes_back(tmp_path):
+    (tmp_path / ".disk.old").mkdir()
+    (tmp_path / ".disk.old/earlier").touch()
+    (tmp_path / "frames").symlink_to("disk")
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(replace_folder(tmp_path / "frames"))
+    assert names(tmp_path / "disk") == ["earlier"]
+
+
+def test_outputs_below_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    with replace_folder(tmp_path / "data/frames") as folder:
+        (folder / "new").touch()
+    write_json(tmp_path / "data/a.json", {})
+    assert names(tmp_path / "disk") == ["a.json", "frames"]
+    assert names(tmp_path / "disk/frames") == ["new"]
+
+
+def test_a_linked_file_is_replaced_and_what_lies_behind_stays(tmp_path):
+    (tmp_path / "cache").write_text("earlier")
+    (tmp_path / "a.csv").symlink_to("cache")
+    with replace_file(tmp_path / "a.csv") as partial:
+        partial.write_text("new")
+    assert not (tmp_path / "a.csv").is_symlink()
+    assert (tmp_path / "a.csv").read_text() == "new"
+    assert (tmp_path / "cache").read_text() == "earlier"
+
+
+def refused(context, words):
+    with pytest.raises(InputError, match=words), context:
+        pytest.fail("nothing may be written")
+
+
+def test_a_place_that_cannot_be_taken_is_named_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "gone").symlink_to("/mnt/gone")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "folder").mkdir()
+    for replace in (replace_folder, replace_file):
+        refused(replace(tmp_path / "file/out"), "file is a file where a folder is needed; move it")
+        refused(replace(tmp_path / "gone/out"), "gone is a broken link; mend it or remove it")
+    refused(replace_folder(tmp_path / "file"), "file is a file where a folder is to be written")
+    refused(replace_folder(tmp_path / "link"), "link is a file where a folder is to be written")
+    refused(replace_folder(tmp_path / "gone"), "gone is a link to /mnt/gone, which is missing")
+    refused(replace_file(tmp_path / "folder"), "folder is a folder where a file is to be written")
+    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "folder")
+    refused(
+        replace_folder(tmp_path / "folder"),
+        "folder is a mount point, which cannot be replaced; mount its parent",
+    )
+    assert names(tmp_path) == ["file", "folder", "gone", "link"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_json_is_sorted_and_rounded(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from blackswan.errors import InputError
 
 LABELS = ["normal", "anomalous"]
 ROWS_PER_GROUP = 16
+GROUP_BYTES = 64_000_000  # of images, after which a group ends before it has all its rows
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FEATURES = {
     "image": {"_type": "Image"},
@@ -81,12 +83,18 @@ def write_shards(
         ) as writer:
             remaining = min(rows_per_shard, count - shard * rows_per_shard)
             while remaining:
-                group = [_to_dict(next(iterator)) for _ in range(min(ROWS_PER_GROUP, remaining))]
+                group = [_to_dict(next(iterator))]
+                while len(group) < min(ROWS_PER_GROUP, remaining) and _size(group) < GROUP_BYTES:
+                    group.append(_to_dict(next(iterator)))
                 writer.write_table(pa.Table.from_pylist(group, SCHEMA))
                 remaining -= len(group)
 
 
-def _to_dict(row: Row) -> dict[str, object]:
+def _size(group: list[dict[str, Any]]) -> int:
+    return sum(len(row["image"]["bytes"]) for row in group)
+
+
+def _to_dict(row: Row) -> dict[str, Any]:
     mask = (
         None if row.mask is None else {"bytes": row.mask, "path": f"{Path(row.path).stem}-mask.png"}
     )

@@ -1,26 +1,25 @@
-"""Image files: the one place where they are listed, read, cropped, resized and written.
+"""Image files: the one place where they are read, cropped, resized and written.
 
 Every image is uint8 (H, W, 3) RGB, every mask is bool (H, W), true where anomalous.
 """
 
 import io
 import os
-import struct
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blackswan.errors import InputError, cause
+from blackswan.data.decoding import MAX_PIXELS, decode_marks, decode_rgb
+from blackswan.errors import InputError
+from blackswan.parallel import memory
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself objects past 89 million
+MAX_SIDE = isqrt(MAX_PIXELS)  # 8944 pixels, of a square that is scaled to
+IN_MEMORY = 16_000_000  # pixels; a larger PNG is encoded into a file, at half the memory
 
 Crop = Literal["none", "center_square"] | tuple[int, int, int, int]  # left, top, width, height
 
@@ -42,47 +41,7 @@ _PNG_MASK = [
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_NONE,
 ]
-
-# Past its cap Pillow warns and past twice its cap it raises; as an error both end in one sentence.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """List the image files below `folder`, sorted by their relative POSIX path.
-
-    Hidden files and folders are left out (macOS writes `._a.png` beside `a.png`), links to folders
-    are not followed. Raises InputError for a folder that cannot be read, a name that is not UTF-8
-    and a broken link.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; name an existing folder of images")
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in files
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-    for path in found:
-        _check_name(folder, path)
-        if not path.is_file():
-            raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def name_by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
-    """Map the POSIX path of each file, relative to `folder` and without its suffix, to the file.
-
-    Raises InputError where two files differ only in their suffix.
-    """
-    named: dict[str, Path] = {}
-    for path in paths:
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in named:
-            raise InputError(f"{named[stem]} and {path} differ only in their suffix; rename one")
-        named[stem] = path
-    return named
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -91,8 +50,7 @@ def read_image(path: Path) -> np.ndarray:
     EXIF orientation is applied, colour profiles are not; the first page of several is taken.
     16 bits keep their high byte, and what is transparent becomes black. Raises InputError.
     """
-    with _opened(path, str(path)) as image:
-        return _to_rgb(image, str(path))
+    return decode_rgb(path, str(path))
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -100,8 +58,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
     Raises InputError for another size, for JPEG (its noise is not black) and for a broken file.
     """
-    with _opened(path, str(path)) as image:
-        mask = _to_mask(image, str(path))
+    mask = decode_marks(path, str(path))
     if mask.shape != tuple(size):
         raise InputError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
@@ -112,29 +69,49 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def decode_image(data: bytes, name: str = "the image") -> np.ndarray:
     """Decode the bytes of an image file like `read_image`; `name` stands in the error."""
-    with _opened(io.BytesIO(data), name) as image:
-        return _to_rgb(image, name)
+    return decode_rgb(io.BytesIO(data), name)
 
 
 def decode_mask(data: bytes, name: str = "the mask") -> np.ndarray:
     """Decode the bytes of a mask file like `read_mask`; `name` stands in the error."""
-    with _opened(io.BytesIO(data), name) as image:
-        return _to_mask(image, name)
+    return decode_marks(io.BytesIO(data), name)
 
 
 def encode_png(image: np.ndarray) -> bytes:
     """Encode an image, uint8 (H, W, 3) RGB or (H, W), or a mask, bool (H, W), as PNG bytes."""
-    if image.dtype == np.bool_:
-        return cv2.imencode(".png", image.astype(np.uint8) * 255, _PNG_MASK)[1].tobytes()
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", image, _PNG)[1].tobytes()
+    if image.shape[0] * image.shape[1] > IN_MEMORY:
+        with tempfile.TemporaryDirectory() as folder:
+            write_png(Path(folder, "image.png"), image)
+            return Path(folder, "image.png").read_bytes()
+    return _encoded(image)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an image or a mask as PNG, with the folders it lies in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_png(image))
+    if image.shape[0] * image.shape[1] <= IN_MEMORY:
+        path.write_bytes(encode_png(image))
+    elif not (cv2.imwrite(str(path), *_for_opencv(image)) and _is_whole(path)):
+        path.write_bytes(_encoded(image))  # OpenCV does not say what was wrong, this does
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether a PNG has its end: OpenCV does not look whether closing the file wrote it."""
+    with path.open("rb") as file:
+        file.seek(-min(len(_PNG_END), path.stat().st_size), os.SEEK_END)
+        return file.read(len(_PNG_END)) == _PNG_END
+
+
+def _encoded(image: np.ndarray) -> bytes:
+    pixels, options = _for_opencv(image)
+    return cv2.imencode(".png", pixels, options)[1].tobytes()
+
+
+def _for_opencv(image: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return what OpenCV writes, BGR or grey, and how."""
+    if image.dtype == np.bool_:
+        return np.multiply(image.view(np.uint8), 255, dtype=np.uint8), _PNG_MASK
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image, _PNG
 
 
 def crop_box(width: int, height: int, crop: Crop | Sequence[int]) -> tuple[int, int, int, int]:
@@ -176,11 +153,18 @@ def crop_and_resize(
         image = image[top : top + box_height, left : left + box_width]
     if size is None or (box_width, box_height) == (size, size):
         return image if whole else np.ascontiguousarray(image)
-    if mask:
-        nearest = cv2.resize(
-            image.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT
-        )
-        return nearest.astype(image.dtype)
+    with memory(2 * size * size * (1 if mask else 3)):  # the result, and what is next made of it
+        return (_nearest if mask else _averaged)(image, size)
+
+
+def _nearest(image: np.ndarray, size: int) -> np.ndarray:
+    nearest = cv2.resize(
+        image.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return nearest.astype(image.dtype)
+
+
+def _averaged(image: np.ndarray, size: int) -> np.ndarray:
     # Halving is a special case of INTER_AREA: 720 x 720 to 224 x 224 takes 1.2 instead of 2.4 ms.
     while min(image.shape[:2]) >= 2 * size and not any(side % 2 for side in image.shape[:2]):
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -192,75 +176,3 @@ def crop_and_resize(
     if smaller != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     return image
-
-
-@contextmanager
-def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """Yield the upright image; what Pillow raises, here or in the block, becomes an InputError."""
-    try:
-        with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(_too_large(name, f"{image.width} x {image.height}"))
-            ImageOps.exif_transpose(image, in_place=True)
-            yield image
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(_too_large(name, "too many")) from None
-    except UnidentifiedImageError:
-        raise InputError(
-            f"{name} is empty, corrupt or not a JPEG, PNG, BMP, TIFF or WebP image; "
-            "replace or remove it"
-        ) from None
-    except FileNotFoundError:
-        raise InputError(f"{name} does not exist; check the path") from None
-    except PermissionError:
-        raise InputError(f"{name} may not be read; give yourself permission (chmod u+r)") from None
-    except (
-        OSError,
-        EOFError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-        struct.error,
-    ) as error:
-        raise InputError(
-            f"{name} cannot be decoded ({cause(error)}); replace or remove it"
-        ) from None
-
-
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)  # as Pillow does for 16-bit colour
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise InputError(f"{name} has grey values of 32 bits; convert it to 8 or 16 bits")
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, "black")
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
-
-
-def _to_mask(image: Image.Image, name: str) -> np.ndarray:
-    if image.format in ("JPEG", "MPO"):
-        raise InputError(f"{name} is JPEG, which blurs the border of a mask; save it as PNG")
-    opaque_grey = image.mode in ("1", "L") and not image.has_transparency_data
-    if opaque_grey or image.mode.startswith("I") or image.mode == "F":
-        return np.asarray(image).astype(np.bool_)
-    return np.any(_to_rgb(image, name), axis=2)
-
-
-def _too_large(name: str, pixels: str) -> str:
-    return f"{name} has {pixels} pixels, the limit is {MAX_PIXELS:,}; scale it down or remove it"
-
-
-def _check_name(folder: Path, path: Path) -> None:
-    try:
-        path.relative_to(folder).as_posix().encode()
-    except UnicodeEncodeError:
-        name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
-        raise InputError(f"{folder} holds the name {name}, which is not UTF-8; rename it") from None
-
-
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename} cannot be listed ({error.strerror}); make it readable")

@@ -30,11 +30,12 @@ class SourceImage:
     """What a source yields: the record (its `image` without suffix) and how to read the pixels.
 
     `read` returns the RGB image, uint8 (H, W, 3), and its mask, bool (H, W), or None. It may be
-    called in any thread.
+    called in any thread. `nbytes` are the pixels that wait in it, decoded already.
     """
 
     frame: Frame
     read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    nbytes: int = 0
 
 
 COLUMNS = [field.name for field in fields(Frame)]
@@ -64,7 +65,7 @@ def read_index(path: Path) -> list[Frame]:
             f"{path} is missing or empty; run the stage that writes it with `dvc repro`"
         )
     if rows[0] != COLUMNS:
-        raise InputError(f"{path} has the columns {rows[0]}; expected {COLUMNS}")
+        raise InputError(f"{path} has the columns {rows[0][:8]}; expected {COLUMNS}")
     try:
         return [_to_frame(dict(zip(COLUMNS, row, strict=True))) for row in rows[1:]]
     except ValueError:

@@ -4,6 +4,7 @@
 detector that finds them has learnt what is normal, not what salt and pepper looks like.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import cv2
@@ -36,6 +37,7 @@ class Params(Section):
         return self
 
 
+STRIP = 1 << 17  # pixels
 VISIBLE = 2.0  # mean change of a patch, grey levels, below which nobody could see it
 GeneratorName = Literal["salt_and_pepper", "perlin_texture", "cut_paste", "gaussian_blur"]
 
@@ -52,9 +54,23 @@ def synthesize(
     for _ in range(100):
         mask = polygon_patches(image.shape[:2], params, rng)
         changed = GENERATORS[generator](image, mask, params, rng)
-        if mask.any() and cv2.absdiff(image, changed)[mask].mean() >= VISIBLE:
+        if mask.any() and _mean_change(image, changed, mask) >= VISIBLE:
             return changed, mask
     return None
+
+
+def _mean_change(image: np.ndarray, changed: np.ndarray, mask: np.ndarray) -> float:
+    total = sum(
+        int(cv2.absdiff(image[rows], changed[rows])[mask[rows]].sum())
+        for rows in _strips(mask.shape)
+    )
+    return total / (3 * int(mask.sum()))
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Divide the rows of an image, so that what is computed of one strip takes some 20 MB."""
+    rows = max(1, STRIP // shape[1])
+    return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
 
 
 def polygon_patches(shape: tuple[int, int], params: Params, rng: np.random.Generator) -> np.ndarray:
@@ -70,19 +86,20 @@ def polygon_patches(shape: tuple[int, int], params: Params, rng: np.random.Gener
         centre = rng.uniform([0, 0], [width, height])
         points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         cv2.fillPoly(region, [np.round(points).astype(np.int32)], 1)
-    return region.astype(bool)
+    return region.view(np.bool_)
 
 
 def salt_and_pepper(
     image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
 ) -> np.ndarray:
     """Turn a share of the region's pixels white or black."""
-    draw = rng.random(image.shape[:2])
-    noisy = region & (draw < params.noise_ratio)
-    salt = draw < params.noise_ratio * params.salt_ratio
     changed = image.copy()
-    changed[noisy & salt] = 255
-    changed[noisy & ~salt] = 0
+    for rows in _strips(region.shape):
+        draw = rng.random(region[rows].shape)
+        noisy = region[rows] & (draw < params.noise_ratio)
+        salt = draw < params.noise_ratio * params.salt_ratio
+        changed[rows][noisy & salt] = 255
+        changed[rows][noisy & ~salt] = 0
     return changed
 
 
@@ -90,11 +107,14 @@ def perlin_texture(
     image: np.ndarray, region: np.ndarray, params: Params, rng: np.random.Generator
 ) -> np.ndarray:
     """Blend a coloured Perlin-noise texture into the region (after DRAEM, arXiv 2108.07610)."""
-    height, width = image.shape[:2]
-    texture = np.stack([perlin_noise((height, width), 8, rng) for _ in range(3)], axis=2)
+    angles = [perlin_angles(8, rng) for _ in range(3)]
     opacity = rng.uniform(0.5, 1.0)
-    blend = (1 - opacity) * image + opacity * 255 * texture
-    return np.where(region[..., None], np.round(blend).astype(np.uint8), image)
+    changed = image.copy()
+    for rows in _strips(region.shape):
+        texture = np.stack([perlin_noise(region.shape, a, rows) for a in angles], axis=2)
+        blend = (1 - opacity) * image[rows] + opacity * 255 * texture
+        np.copyto(changed[rows], np.round(blend).astype(np.uint8), where=region[rows, :, None])
+    return changed
 
 
 def cut_paste(
@@ -106,7 +126,12 @@ def cut_paste(
         rng.integers(height // 4, max(height // 4 + 1, 3 * height // 4)),
         rng.integers(width // 4, max(width // 4 + 1, 3 * width // 4)),
     )
-    return np.where(region[..., None], np.roll(image, shift, axis=(0, 1)), image)
+    changed = image.copy()
+    for rows in _strips(region.shape):
+        source = (np.arange(rows.start, rows.stop) - shift[0]) % height
+        other = np.roll(image[source], shift[1], axis=1)
+        np.copyto(changed[rows], other, where=region[rows, :, None])
+    return changed
 
 
 def gaussian_blur(
@@ -114,7 +139,10 @@ def gaussian_blur(
 ) -> np.ndarray:
     """Blur the region like a smear; sigma is 2 to 5 % of the shorter side."""
     sigma = rng.uniform(0.02, 0.05) * min(image.shape[:2])
-    return np.where(region[..., None], cv2.GaussianBlur(image, (0, 0), sigma), image)
+    changed = cv2.GaussianBlur(image, (0, 0), sigma)
+    for rows in _strips(region.shape):
+        np.copyto(changed[rows], image[rows], where=~region[rows, :, None])
+    return changed
 
 
 GENERATORS = {
@@ -125,11 +153,19 @@ GENERATORS = {
 }
 
 
-def perlin_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Return gradient noise in [0, 1], float64 (H, W), `cells` a side (Perlin 1985, 2002)."""
-    angles = rng.uniform(0, 2 * np.pi, (cells + 1, cells + 1))
+def perlin_angles(cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the directions of the gradients of Perlin noise, `cells` a side."""
+    return rng.uniform(0, 2 * np.pi, (cells + 1, cells + 1))
+
+
+def perlin_noise(
+    shape: tuple[int, ...], angles: np.ndarray, rows: slice = slice(None)
+) -> np.ndarray:
+    """Return rows of gradient noise in [0, 1] over (H, W), float64 (Perlin 1985, 2002)."""
+    cells = len(angles) - 1
     down, right = np.sin(angles), np.cos(angles)  # the gradients, (cells+1, cells+1) each
     ys, xs = (np.arange(side) * cells / side for side in shape)
+    ys = ys[rows]
     (y0, fy), (x0, fx) = ((axis.astype(int), axis % 1) for axis in (ys, xs))
 
     def corner(dy: int, dx: int) -> np.ndarray:

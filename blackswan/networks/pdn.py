@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from blackswan.data.images import list_images, read_image
+from blackswan.data.files import list_images
+from blackswan.data.images import read_image
 from blackswan.errors import InputError, cause, shown
 from blackswan.outputs import write_json
 

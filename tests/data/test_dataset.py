@@ -55,6 +55,15 @@ def test_shards_and_row_groups(folder):
     assert sizes == [[ROWS_PER_GROUP, 4], [ROWS_PER_GROUP, 4], [5]]
 
 
+def test_a_row_group_of_large_images_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setattr("blackswan.data.dataset.GROUP_BYTES", 2 * len(ROWS[0].image))
+    write_shards(tmp_path, "train", ROWS, COUNT, rows_per_shard=20)
+    file = pq.ParquetFile(tmp_path / "train/train-00002-of-00003.parquet")
+    assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [2, 2, 1]
+    split = Split(tmp_path, "train")
+    assert [split[number].path for number in range(COUNT)] == [row.path for row in ROWS]
+
+
 def test_rows_are_read_as_they_were_written_in_any_order(folder):
     split = Split(folder, "train")
     assert len(split) == COUNT

@@ -16,8 +16,6 @@ from blackswan.data.images import (
     decode_image,
     decode_mask,
     encode_png,
-    list_images,
-    name_by_stem,
     read_image,
     read_mask,
 )
@@ -272,59 +270,6 @@ def test_mask_stays_on_its_image():
         small = crop_and_resize(image, "center_square", size)
         mask = crop_and_resize(image.any(axis=2), "center_square", size, mask=True)
         assert ((small[:, :, 0] > 127) ^ mask).sum() <= 4 * size // 10  # at most along the border
-
-
-def test_list_images(tmp_path):
-    for name in (
-        "b/2.PNG",
-        "a.jpeg",
-        "b-c/1.tif",
-        "b/.hidden.png",
-        ".git/x.png",
-        "._a.png",
-        "notes.txt",
-        "b/10.webp",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert found == ["a.jpeg", "b-c/1.tif", "b/10.webp", "b/2.PNG"]
-    refused(lambda: list_images(tmp_path / "absent"), tmp_path / "absent", "is not a folder")
-
-
-@pytest.mark.parametrize("name", [b"caf\xe9.png", b"caf\xe9/a.png"])
-def test_names_that_are_not_utf8(tmp_path, name):
-    path = tmp_path / os.fsdecode(name)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    refused(lambda: list_images(tmp_path), tmp_path, r"caf\xe9", "rename it")
-
-
-def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
-    def deny(_):
-        raise PermissionError(13, "Permission denied", str(tmp_path))
-
-    monkeypatch.setattr(os, "scandir", deny)
-    refused(lambda: list_images(tmp_path), tmp_path, "Permission denied", "make it readable")
-
-
-def test_broken_link(tmp_path):
-    (tmp_path / "a.png").symlink_to(tmp_path / "absent.png")
-    refused(lambda: list_images(tmp_path), tmp_path / "a.png", "broken link")
-
-
-def test_name_by_stem(tmp_path):
-    paths = [tmp_path / "a" / "1.x.png", tmp_path / "a.png"]
-    assert name_by_stem(tmp_path, paths) == {"a/1.x": paths[0], "a": paths[1]}
-    refused(
-        lambda: name_by_stem(tmp_path, [tmp_path / "a.png", tmp_path / "a.jpg"]),
-        tmp_path / "a.png",
-        tmp_path / "a.jpg",
-        "rename one",
-    )
 
 
 def test_pixel_cap_lies_below_the_one_of_pillow():

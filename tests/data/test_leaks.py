@@ -83,6 +83,15 @@ def test_every_pair_is_compared_beyond_one_block(images, monkeypatch):
     assert str(caught.value).count(" = ") == 5
 
 
+def test_large_images_are_compared_in_strips(tmp_path, monkeypatch):
+    for number in range(2):
+        write_png(tmp_path / f"{number}.png", scene(number))
+    whole = pixel_difference(tmp_path / "0.png", tmp_path / "1.png")
+    assert whole == np.abs(scene(0).astype(int) - scene(1)).mean()
+    monkeypatch.setattr("blackswan.data.leaks.ROWS", 7)
+    assert pixel_difference(tmp_path / "0.png", tmp_path / "1.png") == whole
+
+
 def test_sizes_that_differ_are_no_copies(tmp_path):
     for name, size in (("a", 96), ("b", 64)):
         write_png(tmp_path / f"{name}.png", cv2.resize(scene(0), (size, size)))

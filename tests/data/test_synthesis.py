@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from blackswan.data.synthesis import GENERATORS, Params, perlin_noise, polygon_patches, synthesize
+from blackswan.data import synthesis
+from blackswan.data.synthesis import (
+    GENERATORS,
+    Params,
+    perlin_angles,
+    perlin_noise,
+    polygon_patches,
+    synthesize,
+)
 from blackswan.seeds import generator
 
 PATCH = {
@@ -127,15 +135,25 @@ def test_cut_paste_pastes_a_part_of_the_image():
     assert shifts != {(0, 0)}
 
 
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_strips_change_no_pixel(monkeypatch, kind):
+    image = np.random.default_rng(5).integers(0, 256, (61, 47, 3)).astype(np.uint8)
+    anomalous, mask = synthesize(image, kind, params(), generator(3))
+    monkeypatch.setattr(synthesis, "STRIP", 47 * 8)
+    again = synthesize(image, kind, params(), generator(3))
+    assert np.array_equal(again[0], anomalous)
+    assert np.array_equal(again[1], mask)
+
+
 def test_perlin_noise_is_smooth_and_fills_its_range():
-    noise = perlin_noise((97, 130), 8, generator(0))
+    noise = perlin_noise((97, 130), perlin_angles(8, generator(0)))
     assert noise.shape == (97, 130)
     assert 0 <= noise.min() < 0.3
     assert 0.7 < noise.max() <= 1
     assert np.abs(np.diff(noise, axis=0)).max() < 0.25
     assert np.abs(np.diff(noise, axis=1)).max() < 0.25
     # At the corners of the cells gradient noise is exactly zero, here 0.5.
-    assert perlin_noise((80, 80), 8, generator(1))[::10, ::10] == pytest.approx(0.5)
+    assert perlin_noise((80, 80), perlin_angles(8, generator(1)))[::10, ::10] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

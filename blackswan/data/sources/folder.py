@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pydantic import field_validator
 
-from blackswan.data.images import list_images, name_by_stem, read_image, read_mask
+from blackswan.data.files import list_images, name_by_stem, refuse_twins
+from blackswan.data.images import read_image, read_mask
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError, cause, shown
 from blackswan.params import Section
@@ -70,6 +71,9 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
     Raises InputError where a label, mask or group is in doubt or fewer than two images are normal.
     """
     files = name_by_stem(path, list_images(path))
+    for name in (params.normal, params.anomalous, params.masks):
+        if name and (path / name).is_file():
+            raise InputError(f"{path / name} is a file; replace it by the folder of that name")
     masks = _take(files, params.masks)
     if params.masks and not masks:
         raise InputError(
@@ -77,6 +81,7 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
             'sub-folder, or to ""'
         )
     normal, anomalous = _by_label(path, files, params)
+    refuse_twins([*normal.values(), *anomalous.values()])
     _check_masks(masks, anomalous)
     if len(normal) < 2:
         raise InputError(

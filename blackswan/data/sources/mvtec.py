@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from blackswan.data.images import list_images, name_by_stem
+from blackswan.data.files import list_images, listed, name_by_stem, refuse_twins
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources.folder import reader
 from blackswan.errors import InputError
@@ -38,6 +38,7 @@ def list_frames(path: Path, category: str = "") -> list[SourceImage]:
     root = _find_tree(path, category)
     files = name_by_stem(root, list_images(root))
     masks = _take_masks(files)
+    refuse_twins(files.values())
     _check_splits(root, files)
     frames = []
     for stem, file in sorted(files.items()):
@@ -75,11 +76,11 @@ def _find_tree(path: Path, category: str) -> Path:
         if category not in categories:
             asked = f"has no category {category}" if category else "is a root of categories"
             raise InputError(
-                f"{path} {asked}; set extract_frames.category to one of {', '.join(categories)}"
+                f"{path} {asked}; set extract_frames.category to one of {listed(categories)}"
             )
         root = path / category
     if not any((root / "train" / name).is_dir() for name in _NORMAL):
-        found = ", ".join(sorted(item.name for item in root.iterdir())[:8]) or "nothing"
+        found = listed(sorted(item.name for item in root.iterdir())) or "nothing"
         raise InputError(
             f"{root} has no train/good folder, it holds {found}; expected an "
             f"MVTec-style tree ({_LAYOUT}) or a plain folder of images"

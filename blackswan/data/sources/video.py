@@ -11,8 +11,10 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from blackswan.data.files import is_plain, refuse_twins
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError
+from blackswan.parallel import memory
 from blackswan.params import Section
 
 SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif"})
@@ -33,14 +35,16 @@ class Sampling(Section):
 
 
 def list_videos(path: Path) -> list[Path]:
-    """Return the video itself, or the sorted videos of a folder."""
+    """Return the video itself, or the sorted videos of a folder, none of them twice by a link."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
-    return sorted(
+    videos = sorted(
         file
         for file in path.iterdir()
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     )
+    refuse_twins(videos)
+    return videos
 
 
 def iterate_frames(path: Path, sampling: Sampling) -> Iterator[SourceImage]:
@@ -66,7 +70,7 @@ def iterate_frames(path: Path, sampling: Sampling) -> Iterator[SourceImage]:
                     continue
                 image = _retrieve(capture, path)
                 frame = Frame(f"{path.stem}/{decoded - 1:06d}", path.name, round(timestamp_s, 6))
-                yield SourceImage(frame, partial(_decoded, image))
+                yield SourceImage(frame, partial(_decoded, image), image.nbytes)
                 taken += 1
                 next_s = _next_sample(timestamp_s, sampling)
     if not decoded:
@@ -82,7 +86,8 @@ def iterate_frames(path: Path, sampling: Sampling) -> Iterator[SourceImage]:
 
 
 def _decoded(image: np.ndarray) -> tuple[np.ndarray, None]:
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None  # not while decoding, which waits for it
+    with memory(3 * image.nbytes):  # as it came, in RGB, and as it will be written
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None  # here, for decoding waits for no one
 
 
 def _next_sample(timestamp_s: float, sampling: Sampling) -> float:
@@ -99,9 +104,9 @@ def _next_sample(timestamp_s: float, sampling: Sampling) -> float:
 def _open(path: Path) -> Iterator[cv2.VideoCapture]:
     if not path.is_file():
         raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
-    if not path.name.isprintable():
+    if not is_plain(path.name):
         raise InputError(
-            f"the name {ascii(path.name)} is not UTF-8 or not printable; rename the video"
+            f"the name {ascii(path.name)} is not UTF-8 or has a control character; rename the video"
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; copy it again")

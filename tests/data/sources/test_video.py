@@ -22,6 +22,7 @@ def test_every_frame_of_a_drawn_clip(drawn_clip, capsys):
     assert [item.frame.image for item in items] == [f"clip/{n:06d}" for n in range(40)]
     assert [item.frame.timestamp_s for item in items] == [round(n / 20, 6) for n in range(40)]
     assert {item.frame.source for item in items} == {"clip.avi"}
+    assert {item.nbytes for item in items} == {40 * 48 * 3}  # what waits in each
     pixels = [item.read() for item in items]  # after decoding has gone on
     assert {(image.shape, image.dtype, mask) for image, mask in pixels} == {
         ((40, 48, 3), np.dtype(np.uint8), None)
