@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from measured import record
 from scipy.stats import norm
 from tqdm import tqdm
 
@@ -191,6 +192,7 @@ def main() -> None:
             "simulations": {"images": SIMULATIONS, "pixels": PIXEL_SIMULATIONS},
         },
     )
+    record([RESULT.name])
     shown = ", ".join(f"{key} {value:.3f}" for key, value in lowest.items())
     print(f"lowest coverage from 5 groups: {shown}")
 

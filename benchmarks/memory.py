@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 import yaml
+from measured import record
 from PIL import ExifTags, Image
 
 from blackswan.data import leaks, synthesis
@@ -55,13 +56,13 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # mode, suffix, how it is
     **{f"RGB tiff orientation {n}": ("RGB", "tif", {"orientation": n}) for n in (3, 6)},
     **{f"RGB jpeg orientation {n}": ("RGB", "jpg", {"orientation": n}) for n in range(2, 9)},
     **{f"RGBA png orientation {n}": ("RGBA", "png", {"orientation": n}) for n in (5, 6)},
-    "RGB png of noise": ("noise", "png", {}),
     "RGB png of 16 bits": ("16 bits", "png", {}),
     "RGB png interlaced": ("interlaced", "png", {}),
     "RGBA png animated": ("RGBA", "png", {"frames": 2, "disposal": 1}),
     "RGB webp animated": ("RGB", "webp", {"frames": 2, "method": 0}),
     "MPO of two": ("RGB", "mpo.jpg", {"frames": 2, "format": "MPO"}),
     "RGB tiff of two pages": ("RGB", "tif", {"frames": 2}),
+    "RGB png of noise": ("noise", "png", {}),  # the last, which the stages get
 }
 
 
@@ -193,6 +194,7 @@ def main() -> None:
         }
         print(results["leaks_mb"], results["synthesize_mb"])
     write_json(RESULT, results)
+    record([RESULT.name])
 
 
 if __name__ == "__main__":

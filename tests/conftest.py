@@ -1,8 +1,13 @@
 """A drawn clip, a drawn MVTec-style tree, and a tiny project in which the real stages run."""
 
+# ruff: noqa: E402
+import os
+
+# Before torch is imported: who forks has no use for its threads, and small sums need none.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import copy
 import io
-import os
 import runpy
 import shutil
 import sys
@@ -15,8 +20,6 @@ import pytest
 import yaml
 from PIL import Image
 from tiny_weights import write_weights
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / "../shared/data"

@@ -170,6 +170,8 @@ def _converted(
         bottom = min(top + rows, height)
         if _is_large_webp(image):
             strip = Image.fromarray(pixels[top:bottom])
+        elif rows >= height and image.size == (width, height):
+            strip = image  # small, and not a TIFF to be turned, whose size says what it will be
         else:
             strip = image.crop((0, top, width, bottom))
         stored[top:bottom] = convert(strip)

@@ -52,11 +52,19 @@ def synthesize(
     invisible has no such anomaly.
     """
     for _ in range(100):
-        mask = polygon_patches(image.shape[:2], params, rng)
-        changed = GENERATORS[generator](image, mask, params, rng)
-        if mask.any() and _mean_change(image, changed, mask) >= VISIBLE:
-            return changed, mask
+        made = _draw(image, generator, params, rng)
+        if made is not None:
+            return made
     return None
+
+
+def _draw(
+    image: np.ndarray, generator: GeneratorName, params: Params, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    mask = polygon_patches(image.shape[:2], params, rng)
+    changed = GENERATORS[generator](image, mask, params, rng)
+    visible = mask.any() and _mean_change(image, changed, mask) >= VISIBLE
+    return (changed, mask) if visible else None
 
 
 def _mean_change(image: np.ndarray, changed: np.ndarray, mask: np.ndarray) -> float:
