@@ -87,7 +87,7 @@ def test_the_table_of_the_readme_shows_the_groups_that_an_interval_rests_on(tmp_
     (tmp_path / "metrics/summary.json").write_text(
         json.dumps({name: summary[name] | shared | {"unseen": unseen[name]} for name in summary})
     )
-    assert readme.table().splitlines() == [
+    assert readme.leaderboard().splitlines() == [
         "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms"
         " | unseen: blur |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -103,4 +103,4 @@ def test_the_table_of_the_readme_is_that_of_the_metrics(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     import readme
 
-    assert readme.with_table(README) == README
+    assert readme.with_tables(README) == README

@@ -1,4 +1,4 @@
-"""Write the table of metrics/ into README.md, between its two marks (`make readme`)."""
+"""Write what was measured into the tables of README.md, each between its marks (`make readme`)."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from blackswan.evaluation.ranking import MERITS, group_count, interval
 
 README = Path("README.md")
 SUMMARY = Path("metrics/summary.json")
-BEGIN, END = "<!-- leaderboard -->\n", "<!-- /leaderboard -->"
+DURATIONS = Path("benchmarks/durations.json")
 COLUMNS = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
@@ -17,7 +17,7 @@ COLUMNS = {
 }
 
 
-def table() -> str:
+def leaderboard() -> str:
     """Return the main table as Markdown, with the image AUROC on each unseen generator."""
     summary = json.loads(SUMMARY.read_bytes())
     best_first = sorted(
@@ -35,11 +35,28 @@ def table() -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def with_table(readme: str) -> str:
-    """Return the README with the table as metrics/ has it."""
-    head, rest = readme.split(BEGIN)
-    return head + BEGIN + table() + END + rest.split(END)[1]
+def durations() -> str:
+    """Return how long each section took, and how many stages of the pipeline it computed."""
+    measured = json.loads(DURATIONS.read_bytes())["sections"]
+    cells = [["", "minutes", "stages computed", "taken from the cache"], ["---"] * 4]
+    for name, found in sorted(measured.items(), key=lambda item: item[1]["order"]):
+        counts = (found["stages_computed"], found["stages_from_cache"])
+        shown = [str(count) if any(counts) else "" for count in counts]
+        cells.append([name, f"{found['minutes']:g}", *shown])
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+TABLES = {"leaderboard": leaderboard, "durations": durations}
+
+
+def with_tables(readme: str) -> str:
+    """Return the README with its tables as metrics/ and benchmarks/ have them."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        head, rest = readme.split(begin)
+        readme = head + begin + table() + end + rest.split(end)[1]
+    return readme
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
