@@ -42,8 +42,8 @@ def flat(nested: dict[str, Any]) -> dict[str, Any]:
 
 
 def that_differ(table: pd.DataFrame) -> list[str]:
-    """Return the columns that do not hold the same in all rows."""
-    texts = table.map(str)
+    """Return the columns that hold more than one value; a blank is none."""
+    texts = table.map(_cell).replace("", None)
     return [name for name in table.columns if texts[name].nunique() > 1]
 
 
@@ -55,7 +55,7 @@ def tabulate(runs: list[dict[str, Any]]) -> pd.DataFrame:
     moved = [
         name
         for metric in METRICS
-        for name in that_differ(metrics.map(_cell))
+        for name in that_differ(metrics)
         if metric in name.split(".")[1:]
     ]
     names = pd.DataFrame({"experiment": [run["experiment"] for run in runs]})
