@@ -30,7 +30,7 @@ BEGUN = {
     "extract_frames": "data/.frames.partial/**/*.png",
     "synthesize_anomalies": "data/.anomalies.partial/**/*.png",
     "label": "data/anomalies/index.csv",
-    "build_dataset": "data/.dataset.partial/*.parquet",
+    "build_dataset": "data/.dataset.partial/*/*.parquet",
     "train_vit": "data/checkpoints/train_vit/*/checkpoint-*/complete",
     "fit_detector@padim": "data/models/vit/detector.json",
     "evaluate_detector@padim": "data/scores/.padim.partial/maps.parquet",
@@ -160,7 +160,8 @@ def test_with_a_cut_lock_it_ends_with_the_lock_of_an_undisturbed_run(
         mend = [sys.executable, str(ROOT / "tools/lock.py")]
         said = subprocess.run(mend, cwd=project, check=True, capture_output=True, text=True).stdout
         assert said.startswith("dvc.lock was cut by a kill and is restored: ")
-        assert (stages_run(dvc(project, "repro", "compare")) == []) == committed
+        # What the last commit does not give, the run cache does.
+        assert stages_run(dvc(project, "repro", "compare")) == []
         assert (project / "dvc.lock").read_bytes() == whole
 
 
