@@ -31,6 +31,7 @@ SECTIONS = {  # in the order in which they are run, each on what the ones before
     "set-up": "make .venv/.core",
     "make repro": "make repro",
     "make repro, nothing changed": "make repro",
+    "make test": "make test",
     "another kernel of the baseline": "dvc exp run -S fit_baseline.kernel=5",
     "that kernel set back": "dvc exp run -S fit_baseline.kernel=3",
     "another learning rate of the ViT": "dvc exp run -S train_vit.learning_rate=1.0e-5",
@@ -43,12 +44,11 @@ SECTIONS = {  # in the order in which they are run, each on what the ones before
         "-S train_vit.epochs=8"
     ),
     "118 photos": (
-        f"dvc exp run -S source.path={ALIENS} -S evaluate.alpha=0.08 -S train_vit.epochs=1"
+        f"git checkout . && dvc exp run -S source.path={ALIENS} -S evaluate.alpha=0.08 -S train_vit.epochs=1"
     ),
     "make azurite": "make azurite",
     "make push": "make push REMOTE=azurite",
     "make azurite-stop": "make azurite-stop",
-    "make test": "make test",
 }
 
 
