@@ -31,7 +31,6 @@ SECTIONS = {  # in the order in which they are run, each on what the ones before
     "set-up": "make .venv/.core",
     "make repro": "make repro",
     "make repro, nothing changed": "make repro",
-    "make test": "make test",
     "another kernel of the baseline": "dvc exp run -S fit_baseline.kernel=5",
     "that kernel set back": "dvc exp run -S fit_baseline.kernel=3",
     "another learning rate of the ViT": "dvc exp run -S train_vit.learning_rate=1.0e-5",
