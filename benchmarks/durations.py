@@ -43,7 +43,8 @@ SECTIONS = {  # in the order in which they are run, each on what the ones before
         "-S train_vit.epochs=8"
     ),
     "118 photos": (
-        f"git checkout . && dvc exp run -S source.path={ALIENS} -S evaluate.alpha=0.08 -S train_vit.epochs=1"
+        f"git checkout . && dvc exp run -S source.path={ALIENS} "
+        "-S evaluate.alpha=0.08 -S train_vit.epochs=1"
     ),
     "make azurite": "make azurite",
     "make push": "make push REMOTE=azurite",
