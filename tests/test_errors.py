@@ -246,7 +246,8 @@ def interrupt(command, folder):
     process = subprocess.Popen(
         command, cwd=folder, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # DVC leaves a process behind that looks for updates and holds the pipes open.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "true", "CI": "true"},
     )  # fmt: skip
     while "at work" not in process.stdout.readline():
         assert process.poll() is None
@@ -270,5 +271,6 @@ def test_ctrl_c_under_dvc_repro_shows_no_traceback(tmp_path):
     subprocess.run([*dvc, "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
     code, _, errors = interrupt([*dvc, "repro"], tmp_path)
     assert code == 255
-    failed = "ERROR: failed to reproduce 'a': failed to run: python stage.py, exited with 130\n"
-    assert errors == INTERRUPTED + failed
+    failed = "ERROR: failed to reproduce 'a': failed to run: python stage.py, exited with "
+    of_bash, of_dash = 130, -2  # which of them is the shell of DVC depends on the machine
+    assert errors in [f"{INTERRUPTED}{failed}{code}\n" for code in (of_bash, of_dash)]
