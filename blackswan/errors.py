@@ -1,7 +1,6 @@
 """The one way a program of this repository ends on bad input: a sentence, and exit code 1."""
 
 import errno
-import fcntl
 import os
 import re
 import signal
@@ -10,6 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there nothing waits for a stage that lives on
+    fcntl = None  # type: ignore[assignment]
 
 # Python's words, which safetensors repeats, and those of torch.save.
 FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing")
@@ -57,16 +61,25 @@ class InputError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; end the process with one sentence where the input or the disk is at fault.
+    """Call `main` of a stage, one process at a time; end it as `explained` does.
 
-    One script at a time: when `dvc repro` alone is killed, its stage lives on, and the next run
-    waits for it instead of writing beside it.
+    When `dvc repro` alone is killed, its stage lives on, and the next run waits for it instead of
+    writing beside it.
     """
-    try:
+
+    def alone() -> None:
         with Path(sys.argv[0]).open() as script:
             if os.environ.get("LOCAL_RANK", "0") == "0":  # accelerate runs a script once per device
                 _lock(script)
             main()
+
+    explained(alone)
+
+
+def explained(main: Callable[[], None]) -> None:
+    """Call `main`; end the process with one sentence where the input or the disk is at fault."""
+    try:
+        main()
     except InputError as error:
         _end(str(error))
     except KeyboardInterrupt:
@@ -107,6 +120,8 @@ def _explain(error: Exception) -> str:
 
 
 def _lock(script: TextIO) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.flock(script, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

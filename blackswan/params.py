@@ -41,12 +41,12 @@ def block_name(block: str, stage: str) -> str:
 
 
 def load_section(kind: type[AnySection], key: str, path: Path = PARAMS) -> AnySection:
-    """Read the block `key` (dotted: "detectors.padim") of `path` as a `kind`.
+    """Read the block `key` (dotted: "detectors.padim"; "" is all) of `path` as a `kind`.
 
     Raises InputError with the full name of the first key that is missing, misspelt or out of range.
     """
     block = _read_yaml(path)
-    for name in key.split("."):
+    for name in filter(None, key.split(".")):
         if not isinstance(block, dict) or name not in block:
             raise InputError(
                 f"{path} has no block {shown(key)}; add it (params.yaml in git shows one)"
@@ -148,7 +148,7 @@ def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
     path = [
         str(part) for part in error["loc"] if "[" not in str(part)
     ]  # less the branches of a union
-    name = shown(".".join([key, *path]))
+    name = shown(".".join(filter(None, [key, *path])))
     if error["type"] == "extra_forbidden":
         close = get_close_matches(path[-1], _known_keys(kind, path[:-1]), n=1)
         return f"{name} is not a known key" + (

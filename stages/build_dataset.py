@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from blackswan.data import augmentation
+from blackswan.data import augmentation, preprocessing
 from blackswan.data.augmentation import augment
 from blackswan.data.dataset import LABELS, Row, write_shards
 from blackswan.data.images import (
@@ -21,6 +21,7 @@ from blackswan.data.images import (
     read_image,
     read_mask,
 )
+from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import Frame, read_index
 from blackswan.data.splits import SPLITS
 from blackswan.errors import InputError, run
@@ -108,11 +109,19 @@ def main() -> None:
         check_sizes(records, params)
     counts = {}
     with replace_folder(DATASET) as folder:
+        step = Step(crop=params.crop, size=params.image_size)
+        earlier = preprocessing.read(FRAMES / "preprocessing.json").steps
+        done = Preprocessing(steps=[*earlier, step])
         for split in SPLITS:
             chosen = [record for record in records if record.split == split]
             counts[split] = len(chosen) * (1 + params.augment.copies if split == "train" else 1)
             write_shards(
-                folder, split, iterate_rows(chosen, params), counts[split], params.rows_per_shard
+                folder,
+                split,
+                iterate_rows(chosen, params),
+                counts[split],
+                params.rows_per_shard,
+                done,
             )
     print(f"{DATASET}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
 

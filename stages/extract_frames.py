@@ -13,8 +13,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from blackswan.data import preprocessing
 from blackswan.data.files import frame_name, list_images
 from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize, write_png
+from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import Frame, SourceImage, write_index
 from blackswan.data.sources import folder, mvtec, video
 from blackswan.errors import InputError, run
@@ -100,6 +102,8 @@ def main() -> None:
                 f"{source.path} has two images that would both be {sorted(twice)[0]}; rename one"
             )
         write_index(partial / "index.csv", frames)
+        step = Step(crop=params.crop, size=params.size)
+        preprocessing.write(partial / "preprocessing.json", Preprocessing(steps=[step]))
     print(f"{len(frames)} frames from {source.path}")
 
 

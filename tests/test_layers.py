@@ -24,7 +24,7 @@ FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "blackswan").rglob("*.
 
 def floor(parts: tuple[str, ...]) -> int:
     """Return the floor of a module of the library, given what follows `blackswan`."""
-    if parts[0] == "cli":
+    if parts[0] in ("cli", "__init__"):  # what users of the library call
         return COMMAND_LINE
     return FOLDERS.index(parts[0]) + 1 if len(parts) > 1 else GROUND
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blackswan.data.images import decode_image, decode_mask
+from blackswan.data.preprocessing import Preprocessing
 from blackswan.errors import InputError
 
 LABELS = ["normal", "anomalous"]
@@ -47,6 +48,7 @@ SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
 )
+PREPROCESSING = b"blackswan.preprocessing"  # in the metadata of each shard
 FACTS = ["label", "defect", "synthetic", "augmented", "group", "timestamp_s"]
 
 
@@ -66,12 +68,20 @@ class Row:
 
 
 def write_shards(
-    folder: Path, split: str, rows: Iterable[Row], count: int, rows_per_shard: int
+    folder: Path,
+    split: str,
+    rows: Iterable[Row],
+    count: int,
+    rows_per_shard: int,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Write `count` rows into the folder of a split, holding one row group in memory.
 
-    The shards are <split>/<split>-00000-of-0000N.parquet.
+    The shards are <split>/<split>-00000-of-0000N.parquet; their metadata say what was done to the
+    images, so that new ones can be prepared alike.
     """
+    done = (preprocessing or Preprocessing(steps=[])).model_dump_json()
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, PREPROCESSING: done})
     (folder / split).mkdir(parents=True, exist_ok=True)
     shards = max(1, -(-count // rows_per_shard))
     iterator = iter(rows)
@@ -79,14 +89,14 @@ def write_shards(
         path = folder / split / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
         # Image bytes are compressed already.
         with pq.ParquetWriter(
-            path, SCHEMA, compression="none", use_dictionary=["defect", "group"]
+            path, schema, compression="none", use_dictionary=["defect", "group"]
         ) as writer:
             remaining = min(rows_per_shard, count - shard * rows_per_shard)
             while remaining:
                 group = [_to_dict(next(iterator))]
                 while len(group) < min(ROWS_PER_GROUP, remaining) and _size(group) < GROUP_BYTES:
                     group.append(_to_dict(next(iterator)))
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                writer.write_table(pa.Table.from_pylist(group, schema))
                 remaining -= len(group)
 
 
@@ -140,6 +150,12 @@ class Split(Sequence[Row]):
         table = pa.concat_tables([pq.read_table(path, columns=columns) for path in self.paths])
         facts = table.rename_columns(["path", "has_mask", *FACTS]).to_pandas()
         return facts.assign(has_mask=facts.has_mask.notna())
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What was done to the images of the source."""
+        metadata = pq.read_schema(self.paths[0]).metadata
+        return Preprocessing.model_validate_json(metadata[PREPROCESSING])
 
     def images(self, indices: Iterable[int]) -> "Pictures":
         """Return the decoded images of some rows, to be iterated again and again."""

@@ -20,7 +20,11 @@ def test_a_clip_becomes_one_png_per_frame_and_an_index(finished):
         ("clip.avi", "normal", "", "", "", "")
     }
     assert sorted(finished.outputs(FRAMES)) == sorted(
-        [f"{FRAMES}/index.csv", *(f"{FRAMES}/{frame.image}" for frame in frames)]
+        [
+            f"{FRAMES}/index.csv",
+            f"{FRAMES}/preprocessing.json",
+            *(f"{FRAMES}/{frame.image}" for frame in frames),
+        ]
     )
     header = (finished.root / FRAMES / "index.csv").read_text().splitlines()[0]
     assert header == ",".join(COLUMNS)

@@ -1,0 +1,39 @@
+"""What happens to an image between its file and a detector: the same for training and for use."""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize
+from blackswan.outputs import write_json
+from blackswan.params import Section, load_section
+
+
+class Step(Section):
+    """One crop and one change of size."""
+
+    crop: Crop
+    size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the pixels
+
+
+class Preprocessing(Section):
+    """The steps of extract_frames and build_dataset, in their order."""
+
+    steps: list[Step]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the RGB image, uint8 (H, W, 3), as a detector sees it."""
+        for step in self.steps:
+            image = crop_and_resize(image, step.crop, step.size)
+        return image
+
+
+def write(path: Path, preprocessing: Preprocessing) -> None:
+    """Write the steps as JSON."""
+    write_json(path, preprocessing.model_dump())
+
+
+def read(path: Path) -> Preprocessing:
+    """Read what `write` wrote; raises InputError where it is missing or something else."""
+    return load_section(Preprocessing, "", path)

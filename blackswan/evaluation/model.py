@@ -1,0 +1,108 @@
+"""A detector that is ready for use: fitted, with threshold, p-values, colours and preprocessing.
+
+Its folder is complete and may be copied anywhere; nothing of params.yaml or data/ is needed.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from blackswan.data.preprocessing import Preprocessing
+from blackswan.detectors.interface import Detector, load_module
+from blackswan.errors import InputError
+from blackswan.evaluation.thresholds import p_values
+from blackswan.outputs import replace_file
+from blackswan.params import Section, load_section
+
+FACTS = "model.json"
+FITTED = "fitted"  # what the detector itself saved
+
+
+class Scale(Section):
+    """The fixed colours of the heatmaps; see reporting/heatmaps.py."""
+
+    threshold: float
+    top: float
+
+
+class Facts(Section):
+    """What a threshold and a verdict rest on; the numbers are exact, not rounded."""
+
+    detector: str  # a module of blackswan/detectors
+    alpha: float
+    threshold: float  # of image scores; above it an image is flagged
+    threshold_from: str
+    normal_scores: list[float]  # of held-out normal images, which p-values count
+    heatmap: Scale
+    preprocessing: Preprocessing
+    data_sha256: str  # of the normal images it learnt from
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a model says of N images; higher scores are more anomalous."""
+
+    image_scores: np.ndarray  # (N,) float32
+    p_values: np.ndarray  # (N,) share of normal images that score as high, at least 1 / (n + 1)
+    flagged: np.ndarray  # (N,) bool: the score is above the threshold
+    anomaly_maps: np.ndarray  # (N, H, W) float32, of the size of the prepared images
+    threshold: float
+
+
+class Model:
+    """A detector with all that its verdicts need."""
+
+    def __init__(self, detector: Detector, facts: Facts) -> None:
+        self.detector, self.facts = detector, facts
+        self._normal_scores = np.array(facts.normal_scores)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Crop and scale an RGB image, uint8 (H, W, 3), as those it learnt from."""
+        return self.facts.preprocessing(image)
+
+    def score(self, images: Sequence[np.ndarray]) -> Verdicts:
+        """Judge RGB images, uint8 (H, W, 3), as they come out of a file."""
+        return self.score_prepared([self.prepare(image) for image in images])
+
+    def score_prepared(self, images: Sequence[np.ndarray]) -> Verdicts:
+        """Judge images that `prepare` returned, all of one size."""
+        found = self.detector.score(images)
+        return Verdicts(
+            found.image_scores,
+            p_values(found.image_scores, self._normal_scores),
+            found.image_scores > self.facts.threshold,
+            found.anomaly_maps,
+            self.facts.threshold,
+        )
+
+
+def save(folder: Path, fitted: Path, facts: Facts) -> None:
+    """Write a complete model into an existing folder, given the folder of the fitted detector."""
+    shutil.copytree(fitted, folder / FITTED, copy_function=shutil.copyfile)
+    with replace_file(folder / FACTS) as partial:  # write_json would round
+        partial.write_text(json.dumps(facts.model_dump(), indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Model:
+    """Read what `save` wrote; raises InputError where `folder` is no complete model."""
+    if not (folder / FACTS).is_file():
+        raise InputError(
+            f"{folder} is no complete model, it has no {FACTS}; name a folder such as "
+            "data/detectors/patchcore, which `dvc repro` or `dvc pull` writes"
+        )
+    facts = load_section(Facts, "", folder / FACTS)
+    return Model(load_module(facts.detector).load(folder / FITTED), facts)
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Return the sha256 of the contents of files, in their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""Verdicts on new images: streamed into Parquet, resumed after a kill, laid out on a page.
+
+Finished parts lie in `.parts` until the end; a run that was killed goes on after the last of them,
+so that each image is scored once and memory does not grow with their number.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tqdm import tqdm
+
+from blackswan.data.files import frame_name, list_images
+from blackswan.data.images import read_image, write_png
+from blackswan.data.records import Frame, SourceImage
+from blackswan.data.sources import video
+from blackswan.errors import InputError
+from blackswan.evaluation.model import Model
+from blackswan.outputs import replace_file
+from blackswan.parallel import parallel_map
+from blackswan.reporting.heatmaps import HeatmapScale, overlay
+
+Item = TypeVar("Item")
+
+PART = 64  # images of a part: what a kill may cost
+BATCH = 16  # images that a detector gets at once
+SHOWN = 60  # images of the page
+PARTS, RUN, PARQUET, CSV, PAGE, OVERLAYS = (
+    ".parts", "run.json", "verdicts.parquet", "verdicts.csv", "gallery.html", "overlays",
+)  # fmt: skip
+TEMPLATE = Path(__file__).with_name("verdicts.html.jinja")
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("time_s", pa.float64()),  # of a frame of a video, else null
+        ("image_score", pa.float32()),
+        ("p_value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("verdict", pa.string()),  # normal, anomalous
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came out of a source."""
+
+    images: int
+    anomalous: int
+
+
+def open_images(path: Path, sampling: video.Sampling) -> Iterable[SourceImage]:
+    """List the frames of a video or of a folder of videos, or the photos below a folder.
+
+    Raises InputError where `path` is neither, or holds both or nothing.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; name a video or a folder of images")
+    videos = video.list_videos(path)
+    photos = [] if path.is_file() else list_images(path)
+    if videos and photos:
+        raise InputError(f"{path} holds videos and photos, such as {photos[0].name}; name one kind")
+    if videos:
+        return chain.from_iterable(video.iterate_frames(file, sampling) for file in videos)
+    if not photos:
+        raise InputError(f"{path} holds no image and is no video that is known; name another")
+    return [_photo(path, photo) for photo in photos]
+
+
+def write_verdicts(
+    model: Model, images: Iterable[SourceImage], folder: Path, run: dict[str, str], *, page: bool
+) -> Summary:
+    """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
+
+    `run` says what is scored by what; raises InputError where the folder holds another run.
+    """
+    _claim(folder, run)
+    if not (folder / PARQUET).exists():
+        done = sorted((folder / PARTS).glob("*.parquet"))
+        rest = _not_scored(images, done)
+        bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
+        with bar:
+            for number, items in enumerate(_batched(_prepared(model, rest), PART), start=len(done)):
+                table = _score(model, items, folder if page else None)
+                with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
+                    pq.write_table(table, partial)
+                bar.update(len(items))
+        _join(folder)
+    if page:
+        _write_page(folder, run)
+    return _summary(folder)
+
+
+def _photo(root: Path, path: Path) -> SourceImage:
+    frame = Frame(path.relative_to(root).as_posix(), root.absolute().name)
+    return SourceImage(frame, lambda: (read_image(path), None))
+
+
+def _claim(folder: Path, run: dict[str, str]) -> None:
+    """Enter in `folder` what is scored there, or compare it with what stands there."""
+    path, text = folder / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} holds other files; name an empty folder with --out")
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        with replace_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        raise InputError(
+            f"{folder} holds the verdicts of another model, source or setting ({path}); name "
+            "another folder with --out, or delete this one"
+        )
+
+
+def _not_scored(images: Iterable[SourceImage], parts: Sequence[Path]) -> Iterator[SourceImage]:
+    """Skip what the parts hold; raises InputError where `images` no longer begin with it."""
+    images = iter(images)
+    for part in parts:
+        for name in pq.read_table(part, columns=["path"])["path"].to_pylist():
+            found = next(images, None)
+            if found is None or found.frame.image != name:
+                raise InputError(
+                    f"the source has changed since {name} was scored; delete the folder of the "
+                    "verdicts, or name another with --out"
+                )
+    yield from images
+
+
+def _prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, np.ndarray]]:
+    def prepare(item: SourceImage) -> tuple[Frame, np.ndarray]:
+        return item.frame, model.prepare(item.read()[0])
+
+    return parallel_map(prepare, images)
+
+
+def _score(
+    model: Model, items: Sequence[tuple[Frame, np.ndarray]], pictures: Path | None
+) -> pa.Table:
+    """Score one part, with an overlay of each image that is flagged where `pictures` is given."""
+    rows = []
+    for batch in _batched(items, BATCH):
+        sizes = {image.shape for _, image in batch}
+        if len(sizes) > 1:
+            raise InputError(
+                f"{batch[0][0].image} and those after it differ in size, and the model keeps the "
+                "size of its source; score images of one size at a time"
+            )
+        found = model.score_prepared([image for _, image in batch])
+        for (frame, image), score, p_value, flagged, anomaly_map in zip(
+            batch, found.image_scores, found.p_values, found.flagged, found.anomaly_maps,
+            strict=True,
+        ):  # fmt: skip
+            verdict = "anomalous" if flagged else "normal"
+            rows.append((frame.image, frame.timestamp_s, score, p_value, found.threshold, verdict))
+            if pictures is not None and flagged:
+                scale = HeatmapScale(**model.facts.heatmap.model_dump())
+                write_png(_overlay_of(pictures, frame.image), overlay(image, anomaly_map, scale))
+    return pa.table([list(column) for column in zip(*rows, strict=True)], SCHEMA)
+
+
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _overlay_of(folder: Path, image: str) -> Path:
+    return folder / OVERLAYS / f"{frame_name(image)}.png"
+
+
+def _join(folder: Path) -> None:
+    """Put the parts into one Parquet file and one CSV; the Parquet file is the mark of the end."""
+    parts = sorted((folder / PARTS).glob("*.parquet"))
+    with replace_file(folder / CSV) as partial, pa.csv.CSVWriter(partial, SCHEMA) as writer:
+        for part in parts:
+            writer.write(pq.read_table(part, schema=SCHEMA))
+    with replace_file(folder / PARQUET) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part, schema=SCHEMA))
+    shutil.rmtree(folder / PARTS)
+
+
+def _summary(folder: Path) -> Summary:
+    verdicts = pq.read_table(folder / PARQUET, columns=["verdict"])["verdict"]
+    return Summary(len(verdicts), verdicts.to_pylist().count("anomalous"))
+
+
+def _write_page(folder: Path, run: dict[str, str]) -> None:
+    flagged = pq.read_table(folder / PARQUET, filters=[("verdict", "==", "anomalous")])
+    worst = flagged.sort_by([("image_score", "descending"), ("path", "ascending")])
+    rows = [
+        row | {"picture": _overlay_of(Path(), row["path"]).as_posix()}
+        for row in islice(worst.to_pylist(), SHOWN)
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, autoescape=True,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template(TEMPLATE.name).render(
+        rows=rows, run=run, summary=_summary(folder)
+    )
+    with replace_file(folder / PAGE) as partial:
+        partial.write_text(page, encoding="utf-8")

@@ -1,0 +1,147 @@
+"""Verdicts on new images: complete, streamed, resumed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_clip
+
+from blackswan.data.images import write_png
+from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.data.sources.video import Sampling
+from blackswan.detectors import median_residual
+from blackswan.errors import InputError
+from blackswan.evaluation.model import Facts, Model, Scale
+from blackswan.reporting import verdicts
+from blackswan.reporting.verdicts import Summary, open_images, write_verdicts
+
+ALL = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
+RUN = {"detector": "median_residual", "alpha": "0.2", "source": "parts"}
+
+
+def make_model(size=16):
+    facts = Facts(
+        detector="median_residual",
+        alpha=0.2,
+        threshold=5.0,
+        threshold_from="4 images",
+        normal_scores=[1, 2, 3, 4],
+        heatmap=Scale(threshold=1, top=20),
+        preprocessing=Preprocessing(steps=[Step(crop="none", size=size)]),
+        data_sha256="0" * 64,
+    )
+    return Model(median_residual.Detector(median_residual.Params(kernel=3, blur=3)), facts)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten flat photos, of which the fourth and the eighth have specks."""
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        image = np.full((16, 16, 3), 100, np.uint8)
+        if number in (3, 7):
+            image[rng.integers(4, 12, 6), rng.integers(4, 12, 6)] = 255
+        write_png(tmp_path / f"parts/{number % 2}/{number}.png", image)
+    return tmp_path / "parts"
+
+
+def write(folder, photos, page=False):
+    return write_verdicts(make_model(), open_images(photos, ALL), folder, RUN, page=page)
+
+
+def test_each_image_has_a_verdict(photos, tmp_path):
+    assert write(tmp_path / "out", photos) == Summary(10, 2)
+    table = pd.read_parquet(tmp_path / "out/verdicts.parquet")
+    assert table.path.tolist() == sorted(f"{number % 2}/{number}.png" for number in range(10))
+    assert table[table.verdict == "anomalous"].path.tolist() == ["1/3.png", "1/7.png"]
+    assert (table[table.verdict == "anomalous"].p_value == 1 / 5).all()
+    assert table.threshold.tolist() == [5.0] * 10
+    csv = pd.read_csv(tmp_path / "out/verdicts.csv")
+    assert csv.path.tolist() == table.path.tolist()
+    assert np.allclose(csv.image_score, table.image_score)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "run.json", "verdicts.csv", "verdicts.parquet",
+    ]  # fmt: skip
+
+
+def test_frames_of_a_clip_have_their_times(tmp_path):
+    clip = draw_clip(tmp_path / "clip.avi", frames=10)
+    write_verdicts(make_model(), open_images(clip, ALL), tmp_path / "out", RUN, page=False)
+    table = pd.read_parquet(tmp_path / "out/verdicts.parquet")
+    assert table.path.tolist() == [f"clip/{number:06d}" for number in range(10)]
+    assert np.allclose(table.time_s, np.arange(10) / 20)
+
+
+def test_a_killed_run_goes_on_and_scores_nothing_twice(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "PART", 3)
+    write(tmp_path / "whole", photos, page=True)
+    scored, score = [], verdicts._score
+
+    def killed(model, items, pictures):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append([frame.image for frame, _ in items])
+        return score(model, items, pictures)
+
+    monkeypatch.setattr(verdicts, "_score", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", photos, page=True)
+    monkeypatch.setattr(verdicts, "_score", lambda *a: scored.append(len(a[1])) or score(*a))
+    assert write(tmp_path / "out", photos, page=True) == Summary(10, 2)
+    assert scored[2:] == [3, 1]
+    for name in ("verdicts.parquet", "verdicts.csv", "gallery.html"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    scored.clear()
+    write(tmp_path / "out", photos)
+    assert scored == []
+
+
+def test_a_source_that_changed_meanwhile_is_refused(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "PART", 3)
+    monkeypatch.setattr(verdicts, "_join", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "out", photos)
+    (photos / "0/2.png").unlink()
+    with pytest.raises(InputError, match=r"has changed since 0/2.png was scored"):
+        write(tmp_path / "out", photos)
+
+
+def test_another_run_or_other_files_in_the_folder_are_refused(photos, tmp_path):
+    write(tmp_path / "out", photos)
+    with pytest.raises(InputError, match="verdicts of another model, source or setting"):
+        write_verdicts(make_model(), [], tmp_path / "out", RUN | {"alpha": "0.1"}, page=False)
+    with pytest.raises(InputError, match="holds other files"):
+        write(photos, photos)
+
+
+def test_the_page_shows_what_is_flagged_worst_first(photos, tmp_path):
+    write(tmp_path / "out", photos, page=True)
+    page = (tmp_path / "out/gallery.html").read_text()
+    assert "2 of 10 images of parts flagged" in page
+    table = pd.read_parquet(tmp_path / "out/verdicts.parquet")
+    worst = table[table.verdict == "anomalous"].sort_values("image_score", ascending=False)
+    places = [page.index(f'src="overlays/{path}.png"') for path in worst.path]
+    assert places == sorted(places)
+    pictures = sorted((tmp_path / "out/overlays").rglob("*.png"))
+    assert [path.name for path in pictures] == ["3.png.png", "7.png.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.mkdir(), "holds no image"),
+        (lambda folder: folder.write_text("x"), "holds no image and is no video"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(tmp_path, make, message):
+    make(tmp_path / "source")
+    with pytest.raises(InputError, match=message):
+        list(open_images(tmp_path / "source", ALL))
+
+
+def test_images_of_two_sizes_need_a_model_that_scales(tmp_path):
+    write_png(tmp_path / "parts/a.png", np.zeros((20, 20, 3), np.uint8))
+    write_png(tmp_path / "parts/b.png", np.zeros((20, 24, 3), np.uint8))
+    images = open_images(tmp_path / "parts", ALL)
+    with pytest.raises(InputError, match=r"a.png and those after it differ in size"):
+        write_verdicts(make_model(None), images, tmp_path / "out", RUN, page=False)
