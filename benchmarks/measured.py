@@ -43,6 +43,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "memory.json": ["benchmarks/memory.py"],
     "photos.json": PIPELINE,
     "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE],
+    "score.json": ["benchmarks/score.py", "blackswan/cli.py"],
     "screw/efficient_ad_steps.csv": WITH_TEACHER,
     "screw/leaderboard.csv": WITH_TEACHER,
     "screw/seeds.md": PIPELINE,
