@@ -50,9 +50,15 @@ def main() -> None:
     anomalies = label_anomalies(
         read_index(ANOMALIES / "index.csv"), {frame.image: frame for frame in frames}
     )
+    sources = [frame.image for frame in frames] + [anomaly.source for anomaly in anomalies]
     records = [relative_to_data(frame, FRAMES) for frame in frames]
     records += [relative_to_data(frame, ANOMALIES) for frame in anomalies]
-    leaks.check([(DATA / record.image, record.split) for record in records], params.leak_check)
+    clips = {frame.image: frame.source for frame in frames if frame.timestamp_s is not None}
+    items = [
+        leaks.Item(DATA / record.image, record.split, clips.get(source, ""))
+        for record, source in zip(records, sources, strict=True)
+    ]
+    leaks.check(items, params.leak_check)
     write_index(LABELS, records)
     counts = Counter(f"{record.split} {record.label}" for record in records)
     print("; ".join(f"{name} {count}" for name, count in sorted(counts.items())))
