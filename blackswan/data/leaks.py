@@ -78,7 +78,7 @@ def find_leaks(images: Sequence[Item], params: Params) -> Iterator[tuple[Item, I
         near = (distance <= params.max_hash_distance) & (splits[rows, None] < splits[None, :])
         near &= (clips[rows, None] != clips[None, :]) | (clips[None, :] == "")
         for row, first in enumerate(images[rows]):
-            for column in np.flatnonzero(near[row]):
+            for column in np.flatnonzero(near[row]).tolist():
                 if _is_copy(first, images[column], samples[begin + row], samples[column], params):
                     yield first, images[column]
 
