@@ -5,6 +5,7 @@ photos or an MVTec-style tree is read as it is; all are cropped and resized here
 extract_frames`
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,12 +15,12 @@ from pathlib import Path
 from pydantic import Field
 
 from blackswan.data import preprocessing
-from blackswan.data.files import frame_name, list_images
+from blackswan.data.files import first, frame_name, list_images
 from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize, write_png
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import Frame, SourceImage, write_index
 from blackswan.data.sources import folder, mvtec, video
-from blackswan.errors import InputError, run
+from blackswan.errors import MESSAGE_CHARACTERS, InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
 from blackswan.params import Section, load_section
@@ -61,7 +62,7 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
             f"videos end in {', '.join(sorted(video.SUFFIXES))}"
         )
     if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
-        return mvtec.list_frames(path, params.category)
+        return mvtec.list_frames(path, params.category, params.folder.normal)
     return folder.list_frames(path, params.folder)
 
 
@@ -87,13 +88,53 @@ def store(item: SourceImage, params: Params, frames: Path) -> Frame:
     return frame
 
 
+def store_all(items: Iterable[SourceImage], params: Params, frames: Path) -> list[Frame]:
+    """Store every image; InputError names all that cannot be read, or what fails them all alike."""
+
+    def attempt(item: SourceImage) -> Frame | InputError:
+        try:
+            return store(item, params, frames)
+        except InputError as error:
+            return error
+
+    stored: list[Frame] = []
+    broken: dict[str, InputError] = {}
+    for result in parallel_map(attempt, items):
+        if isinstance(result, Frame):
+            stored.append(result)
+        elif str(result) in broken:  # of no file, so of the params: the next would fail as well
+            raise result
+        else:
+            broken[str(result)] = result
+    if len(broken) > 1:
+        said = ": " + "; ".join(broken)
+        if len(said) > MESSAGE_CHARACTERS // 2:
+            print(*broken, sep="\n", file=sys.stderr)
+            said = f", each is named above; the first: {next(iter(broken))}"
+        total = len(stored) + len(broken)
+        raise InputError(f"{len(broken)} of {total} images cannot be taken{said}")
+    for error in broken.values():
+        raise error
+    return stored
+
+
+def described(frames: list[Frame]) -> str:
+    """Return the counts of labels, defects and masks, "" where every frame is normal."""
+    defects = Counter(frame.defect for frame in frames if frame.label == "anomalous")
+    if not defects:
+        return ""
+    masked = sum(bool(frame.mask) for frame in frames)
+    counts = first([f"{count} {defect}" for defect, count in sorted(defects.items())])
+    anomalous = f"{defects.total()} anomalous ({counts}; {masked} with a mask)"
+    return f": {len(frames) - defects.total()} normal, {anomalous}"
+
+
 def main() -> None:
     """Write every sampled frame of the source."""
     params = load_section(Params, "extract_frames")
     source = load_section(Source, "source")
     with replace_folder(FRAMES) as partial:
-        items = open_source(source.path, params)
-        frames = list(parallel_map(lambda item: store(item, params, partial), items))
+        frames = store_all(open_source(source.path, params), params, partial)
         twice = [
             name for name, count in Counter(frame.image for frame in frames).items() if count > 1
         ]
@@ -104,7 +145,7 @@ def main() -> None:
         write_index(partial / "index.csv", frames)
         step = Step(crop=params.crop, size=params.size)
         preprocessing.write(partial / "preprocessing.json", Preprocessing(steps=[step]))
-    print(f"{len(frames)} frames from {source.path}")
+    print(f"{len(frames)} frames from {source.path}{described(frames)}")
 
 
 if __name__ == "__main__":

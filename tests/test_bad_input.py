@@ -275,7 +275,7 @@ def test_a_source_path_that_is_too_long(tiny_project):
 def test_folders_nested_too_deep(tiny_project, raw):
     folder = raw / "photos" / "/".join(["a folder of shots"] * 60)
     photos(folder)
-    point_at(tiny_project, "data/raw/photos")
+    point_at(tiny_project, "data/raw/photos", extract_frames__folder__normal="")
     message = tiny_project.refuse("extract_frames")
     assert "bytes, the limit is 1000; shorten the names of its folders" in message
 
@@ -322,7 +322,9 @@ def test_linked_class_folders(tiny_project, raw):
     (raw / "photos/normal").symlink_to("../store/good")
     (raw / "photos/anomaly").symlink_to(raw / "store/bad")
     point_at(tiny_project, "data/raw/photos")
-    assert tiny_project.run("extract_frames") == "7 frames from data/raw/photos\n"
+    assert tiny_project.run("extract_frames") == (
+        "7 frames from data/raw/photos: 4 normal, 3 anomalous (3 anomaly; 0 with a mask)\n"
+    )
     frames = read_index(tiny_project.root / "data/frames/index.csv")
     assert [frame.label for frame in frames] == ["anomalous"] * 3 + ["normal"] * 4
     (raw / "photos/anomaly").unlink()
@@ -333,7 +335,7 @@ def test_linked_class_folders(tiny_project, raw):
     (raw / "photos/anomaly").mkdir()
     (raw / "photos/anomaly/0.png").symlink_to("../normal/0.png")
     message = tiny_project.refuse("extract_frames")
-    assert "photos/normal/0.png and data/raw/photos/anomaly/0.png are one file" in message
+    assert "photos/anomaly/0.png and data/raw/photos/normal/0.png are one file" in message
     (raw / "photos/anomaly/0.png").unlink()
     (raw / "photos/anomaly/up").symlink_to("..")
     message = tiny_project.refuse("extract_frames")
@@ -348,7 +350,10 @@ def test_a_linked_mvtec_tree(tiny_project, raw, mvtec_tree):
     for kind in ("good", "hole", "scratch", "stain"):
         (raw / "washer/test" / kind).symlink_to(mvtec_tree / "test" / kind)
     point_at(tiny_project, "data/raw/washer")
-    assert tiny_project.run("extract_frames") == "27 frames from data/raw/washer\n"
+    assert tiny_project.run("extract_frames") == (
+        "27 frames from data/raw/washer: 20 normal, 7 anomalous "
+        "(2 hole, 3 scratch, 2 stain; 7 with a mask)\n"
+    )
 
 
 @pytest.mark.parametrize("case", ["link_anomaly", "link_normal"])

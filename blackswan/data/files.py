@@ -3,30 +3,48 @@
 import errno
 import hashlib
 import os
+import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from blackswan.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_NAME = 200  # bytes; file systems take 255, and later stages write `<name>-0.png`
 MAX_PATH = 1000  # bytes; systems take 4096, and stages write below folders of their own
+
+
+@dataclass
+class Listing:
+    """What a folder holds at any depth."""
+
+    images: list[Path] = field(default_factory=list)  # sorted by their relative POSIX path
+    left_out: Counter[str] = field(default_factory=Counter)  # other files, by suffix in small
 
 
 def list_images(folder: Path) -> list[Path]:
     """List the image files below `folder`, sorted by their relative POSIX path.
 
-    Hidden files and folders are left out (macOS writes `._a.png` beside `a.png`), links are
-    followed. Raises InputError for a folder that cannot be read or is reached twice, a name that
-    is not UTF-8 or breaks a line, and a link that is broken or was copied as text.
+    Raises InputError as `list_files` does, which also counts what is left out.
+    """
+    return list_files(folder).images
+
+
+def list_files(folder: Path) -> Listing:
+    """List the image files below `folder` and count by suffix what else lies there.
+
+    Hidden files and folders are left out and not counted (macOS writes `._a.png` beside `a.png`),
+    links are followed. Raises InputError for a folder that cannot be read or is reached twice, a
+    name that is not UTF-8 or breaks a line, and a link that is broken or was copied as text.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name an existing folder of images")
     check_name(folder.absolute().parent, folder.absolute())
-    found: list[Path] = []
-    seen: dict[str, Path] = {}
+    found, seen = Listing(), dict[str, Path]()
     for parent, folders, files in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         _refuse_again(seen, Path(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -37,24 +55,56 @@ def list_images(folder: Path) -> list[Path]:
             if not path.is_file() if is_image else path.is_symlink() and not path.exists():
                 raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
             if is_image:
-                found.append(path)
-            elif not path.suffix:
+                found.images.append(path)
+                continue
+            found.left_out[path.suffix.lower()] += 1
+            if not path.suffix:
                 _refuse_lost_link(path)
-    for path in found:
+    for path in found.images:
         check_name(folder, path)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    found.images.sort(key=lambda path: path.relative_to(folder).as_posix())
+    return found
 
 
-def name_by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+def tell_left_out(folder: Path, left_out: Counter[str]) -> None:
+    """Print to stderr, in one line, how many files that are no images were left out."""
+    if left_out:
+        counts = listed(
+            [f"{left_out[name]} {name or 'without suffix'}" for name in sorted(left_out)]
+        )
+        tell(f"{folder}: left out {counts}")
+
+
+def tell(sentence: str) -> None:
+    """Print to stderr one line that a person should know though nothing stops."""
+    print(sentence, file=sys.stderr)
+
+
+def counted_folders(names: Iterable[str]) -> str:
+    """Return in one line which folders the relative paths `names` lie in, each with its count."""
+    counts = Counter(PurePosixPath(name).parent.as_posix() for name in names)
+    shown = {name: "the folder itself" if name == "." else name[-60:] for name in sorted(counts)}
+    return first([f"{shown[name]} ({counts[name]})" for name in shown])
+
+
+def first(parts: list[str]) -> str:
+    """Return the parts in one line; of many the first eight and how many more."""
+    more = [f"{len(parts) - 8} more"] if len(parts) > 8 else []
+    return ", ".join(parts[:8] + more)
+
+
+def name_by_stem(
+    folder: Path, paths: Iterable[Path], remedy: str = "rename one"
+) -> dict[str, Path]:
     """Map the POSIX path of each file, relative to `folder` and without its suffix, to the file.
 
-    Raises InputError where two files differ only in their suffix.
+    Raises InputError, which names the remedy, where two files differ only in their suffix.
     """
     named: dict[str, Path] = {}
     for path in paths:
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in named:
-            raise InputError(f"{named[stem]} and {path} differ only in their suffix; rename one")
+            raise InputError(f"{named[stem]} and {path} differ only in their suffix; {remedy}")
         named[stem] = path
     return named
 
@@ -97,8 +147,7 @@ def listed(names: list[str]) -> str:
     """Return names in one line for a message; of many the first eight and how many more."""
     plain = [ascii(name)[1:-1] if not is_plain(name) else name for name in names[:8]]
     short = [name if len(name) <= 20 else f"{name[:17]}..." for name in plain]
-    more = [f"{len(names) - 8} more"] if len(names) > 8 else []
-    return ", ".join(short + more)
+    return first(short + names[8:])
 
 
 def frame_name(name: str) -> str:

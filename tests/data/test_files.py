@@ -6,12 +6,15 @@ import pytest
 from blackswan.data.files import (
     MAX_NAME,
     check_name,
+    counted_folders,
     frame_name,
     is_plain,
+    list_files,
     list_images,
     listed,
     name_by_stem,
     refuse_twins,
+    tell_left_out,
 )
 from blackswan.errors import InputError
 
@@ -41,6 +44,27 @@ def test_list_images(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert found == ["a.jpeg", "b-c/1.tif", "b/10.webp", "b/2.PNG"]
     refused(lambda: list_images(tmp_path / "absent"), tmp_path / "absent", "is not a folder")
+
+
+def test_what_is_left_out_is_counted_by_suffix(tmp_path, capsys):
+    names = ("0.jpg", "1.JFIF", "2.HEIC", "a/3.heic", "a/4.pgm", "a/README", ".hidden/5.heic")
+    for name in (*names, ".6.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_files(tmp_path)
+    assert [path.name for path in found.images] == ["0.jpg", "1.JFIF"]
+    assert found.left_out == {".heic": 2, ".pgm": 1, "": 1}
+    tell_left_out(tmp_path, found.left_out)
+    assert capsys.readouterr().err == (f"{tmp_path}: left out 1 without suffix, 2 .heic, 1 .pgm\n")
+    (tmp_path / "b").mkdir()
+    tell_left_out(tmp_path / "b", list_files(tmp_path / "b").left_out)
+    assert capsys.readouterr().err == ""
+
+
+def test_folders_are_listed_with_their_counts():
+    assert counted_folders(["b/0", "a/c/1", "b/2", "3"]) == "the folder itself (1), a/c (1), b (2)"
+    many = counted_folders([f"{number}/image" for number in range(10)])
+    assert many.endswith("7 (1), 2 more")
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"caf\xe9/a.png"])

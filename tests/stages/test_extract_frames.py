@@ -3,6 +3,7 @@ from collections import Counter
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from blackswan.data.images import read_image
 from blackswan.data.records import COLUMNS, read_index
@@ -81,7 +82,10 @@ def test_a_folder_of_videos(tiny_project):
 
 def test_an_mvtec_tree_keeps_splits_defects_and_masks(tiny_project, mvtec_tree):
     tiny_project.set(source__path=str(mvtec_tree), extract_frames__size=None)
-    assert tiny_project.run("extract_frames") == f"27 frames from {mvtec_tree}\n"
+    assert tiny_project.run("extract_frames") == (
+        f"27 frames from {mvtec_tree}: 20 normal, 7 anomalous "
+        "(2 hole, 3 scratch, 2 stain; 7 with a mask)\n"
+    )
     frames = read_index(tiny_project.root / FRAMES / "index.csv")
     assert Counter((f.split, f.label, f.defect, bool(f.mask)) for f in frames) == {
         ("train", "normal", "", False): 16,
@@ -100,6 +104,42 @@ def test_an_mvtec_tree_keeps_splits_defects_and_masks(tiny_project, mvtec_tree):
     assert mask.sum() == 5 * 9
     assert (image[mask] == 255).all()
     assert np.array_equal(image, read_image(mvtec_tree / "test/scratch/000.png"))
+
+
+def test_all_broken_images_are_named_at_once(tiny_project, mvtec_tree):
+    tree = tiny_project.root / "data/raw/washer"
+    shutil.copytree(mvtec_tree, tree)
+    broken = ["test/hole/000.png", "train/good/003.png", "train/good/015.png"]
+    for name in broken:
+        (tree / name).write_bytes((tree / name).read_bytes()[:200])
+    Image.new("L", (3, 3), 255).save(tree / "ground_truth/stain/001_mask.png")
+    tiny_project.set(source__path="data/raw/washer")
+    message = tiny_project.refuse("extract_frames")
+    assert "4 of 27 images cannot be taken: " in message
+    for name in [*broken, "ground_truth/stain/001_mask.png"]:
+        assert f"data/raw/washer/{name}" in message
+
+
+def test_many_broken_images_have_a_line_each(tiny_project, capsys):
+    photos = tiny_project.root / "data/raw/photos"
+    photos.mkdir()
+    for number in range(40):
+        (photos / f"{number:02d}.png").write_bytes(b"no image")
+    tiny_project.set(source__path="data/raw/photos")
+    message = tiny_project.refuse("extract_frames")
+    assert message.startswith(
+        "error: 40 of 40 images cannot be taken, each is named above; the first: data/raw/photos/00"
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        f"data/raw/photos/{number:02d}.png" for number in range(40)
+    ]
+
+
+def test_what_fails_every_image_alike_ends_at_the_second(tiny_project):
+    tiny_project.set(extract_frames__crop=[0, 0, 4000, 4000])
+    message = tiny_project.refuse("extract_frames")
+    assert message.startswith("error: crop = [0, 0, 4000, 4000]")
 
 
 def test_two_videos_of_one_name_are_refused(tiny_project):

@@ -1,4 +1,4 @@
-"""A folder of images as a source: all normal, or with one sub-folder for each label."""
+"""A folder of images as a source: all normal, or with sub-folders or masks that tell the labels."""
 
 import re
 from collections.abc import Callable
@@ -8,47 +8,37 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from pydantic import field_validator
 
-from blackswan.data.files import list_images, name_by_stem, refuse_twins
+from blackswan.data.files import (
+    SUFFIXES,
+    counted_folders,
+    list_files,
+    name_by_stem,
+    refuse_twins,
+    tell_left_out,
+)
 from blackswan.data.images import read_image, read_mask
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError, cause, shown
+from blackswan.parallel import parallel_map
 from blackswan.params import Section
 
-# Folders that speak of labels or masks: to take all of them as normal would poison the training.
-_LABELS = {
-    "good",
-    "ok",
-    "normal",
-    "bad",
-    "ko",
-    "ng",
-    "defect",
-    "defects",
-    "defective",
-    "abnormal",
-    "anomaly",
-    "anomalies",
-    "anomalous",
-    "broken",
-    "test",
-    "ground_truth",
-    "mask",
-    "masks",
-    "label",
-    "labels",
-}
-_MASK_ENDS = ("_mask", "_label")  # of file names
+BESIDE = "rename one, or, if one is a mask, set extract_frames.folder.masks, for example to *.png"
+REST = "*"  # of `anomalous`: every sub-folder that `normal` does not name
 
 
 class Params(Section):
     """Sub-folders, relative to the source, `/` between levels; "" where there is none.
 
-    A source without the sub-folder `normal` holds normal images only, at any depth.
+    Images that lie in no sub-folder that is named here are refused, unless `normal` is "": then
+    each is normal whose mask does not say otherwise.
     """
 
     normal: str
-    anomalous: str  # its own sub-folders, if it has some, name the defects
-    masks: str  # laid out like `anomalous`; a mask has the name of its image, in any format
+    anomalous: str  # its own sub-folders, if it has some, name the defects; "*": all the others
+    # A sub-folder laid out like `anomalous`, in which a mask has the name of its image, in any
+    # format; with another name for them, of which * is that of the image: masks/*_mask. Without a
+    # folder (*_label, *.png) the masks lie beside the images.
+    masks: str
     # Regular expression searched in each relative path: its first group, or the one named `group`,
     # is the group of the image (the shots of one part); "" gives each image its own group.
     group_pattern: str
@@ -64,98 +54,171 @@ class Params(Section):
             raise ValueError("put what the shots of one part share in brackets: part(\\d+)")
         return value
 
+    @field_validator("masks")
+    @classmethod
+    def _one_star(cls, value: str) -> str:
+        folder, _, name = value.rpartition("/")
+        if "*" in folder or name.count("*") > 1 or value == "*":
+            raise ValueError("takes one *, for the name of the image: *_label, or masks/*_mask")
+        return value
+
+    @property
+    def mask_folder(self) -> str:
+        """The sub-folder of the masks; "" where they lie beside the images, or are none."""
+        if "*" not in self.masks:
+            return self.masks
+        return self.masks.rpartition("/")[0]
+
+    @property
+    def mask_name(self) -> str:
+        """The name of a mask, with * for that of its image."""
+        return self.masks.rpartition("/")[2] if "*" in self.masks else "*"
+
 
 def list_frames(path: Path, params: Params) -> list[SourceImage]:
     """List the images below `path` as frames with label, defect and group, sorted, undecoded.
 
     Raises InputError where a label, mask or group is in doubt or fewer than two images are normal.
     """
-    files = name_by_stem(path, list_images(path))
-    for name in (params.normal, params.anomalous, params.masks):
+    found = list_files(path)
+    tell_left_out(path, found.left_out)
+    for name in (params.normal, params.anomalous, params.mask_folder):
         if name and (path / name).is_file():
             raise InputError(f"{path / name} is a file; replace it by the folder of that name")
-    masks = _take(files, params.masks)
-    if params.masks and not masks:
-        raise InputError(
-            f"{path} has no masks in {params.masks}; set extract_frames.folder.masks to the right "
-            'sub-folder, or to ""'
-        )
-    normal, anomalous = _by_label(path, files, params)
-    refuse_twins([*normal.values(), *anomalous.values()])
-    _check_masks(masks, anomalous)
+    images, masks = _take_masks(path, found.images, params)
+    files = name_by_stem(path, images, BESIDE)
+    refuse_twins(images)
+    for stem, mask in masks.items():
+        if stem not in files:
+            raise InputError(f"the mask {mask} has no image {stem}; add or remove one")
+    defects = _defects(path, files, masks, params)
+    normal = [stem for stem, defect in defects.items() if not defect]
     if len(normal) < 2:
         raise InputError(
             f"{path} has {len(normal)} normal images (JPEG, PNG, BMP, TIFF, WebP); "
             "the splits need at least two"
         )
-    frames = [
-        SourceImage(_frame(path, file, "normal", "", params), reader(file))
-        for file in normal.values()
-    ]
-    for stem, file in anomalous.items():
-        folders = PurePosixPath(stem).parts[:-1]
-        defect = folders[0] if folders else PurePosixPath(params.anomalous).name
-        frame = _frame(path, file, "anomalous", defect, params)
-        frames.append(SourceImage(frame, reader(file, masks.get(stem))))
+    frames = []
+    for stem, file in files.items():
+        defect, own = defects[stem], [masks[stem]] if stem in masks else []
+        frame = _frame(path, file, "anomalous" if defect else "normal", defect, params)
+        frames.append(SourceImage(frame, (reader if defect else normal_reader)(file, *own)))
     return sorted(frames, key=lambda item: item.frame.image)
 
 
-def reader(
-    image: Path, mask: Path | None = None
-) -> Callable[[], tuple[np.ndarray, np.ndarray | None]]:
-    """Return the function that reads `image` and `mask`; InputError if their sizes differ."""
-    return partial(_read, image, mask)
+def reader(image: Path, *masks: Path) -> Callable[[], tuple[np.ndarray, np.ndarray | None]]:
+    """Return the function that reads `image` and what any of `masks` marks.
+
+    It raises InputError if their sizes differ.
+    """
+    return partial(_read, image, masks)
 
 
-def _read(image: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+def normal_reader(image: Path, *masks: Path) -> Callable[[], tuple[np.ndarray, None]]:
+    """Return the function that reads a normal image; InputError if one of `masks` is not black."""
+    return partial(_read_normal, image, masks)
+
+
+def _read(image: Path, masks: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     pixels = read_image(image)
-    return pixels, None if mask is None else read_mask(mask, pixels.shape[:2])
+    marks = None
+    for mask in masks:
+        marked = read_mask(mask, pixels.shape[:2])
+        marks = marked if marks is None else marks | marked
+    return pixels, marks
 
 
-def _take(files: dict[str, Path], folder: str) -> dict[str, Path]:
-    """Move the files below `folder` out of `files`; the new names are relative to it."""
-    prefix = PurePosixPath(folder).as_posix() + "/"
-    stems = [stem for stem in files if stem.startswith(prefix)]
-    return {stem.removeprefix(prefix): files.pop(stem) for stem in stems}
-
-
-def _by_label(
-    path: Path, files: dict[str, Path], params: Params
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Divide `files` into the normal and the anomalous ones."""
-    if not params.normal:
-        return files, {}
-    if not (path / params.normal).is_dir():
-        for stem in files:
-            folders = PurePosixPath(stem).parent
-            speaks = {part.lower() for part in folders.parts} & _LABELS or stem.endswith(_MASK_ENDS)
-            if speaks or folders.is_relative_to(params.anomalous or "/"):
-                raise InputError(
-                    f"{path} holds {stem} but no folder {params.normal}; set normal, anomalous and "
-                    'masks of extract_frames.folder to its sub-folders, or normal to "" if every '
-                    "image is normal"
-                )
-        return files, {}
-    normal, anomalous = _take(files, params.normal), _take(files, params.anomalous)
-    if files:
+def _read_normal(image: Path, masks: tuple[Path, ...]) -> tuple[np.ndarray, None]:
+    pixels, marks = _read(image, masks)
+    if marks is not None and marks.any():
         raise InputError(
-            f"{next(iter(files.values()))} is neither in {params.normal} nor in "
-            f"{params.anomalous or 'a folder of anomalous images'}; move it, or set "
-            "normal, anomalous and masks of extract_frames.folder as they are"
+            f"{image} is in a folder of normal images, but {masks[0]} marks a "
+            "defect in it; move the image or remove the mask"
         )
-    return normal, anomalous
+    return pixels, None
 
 
-def _check_masks(masks: dict[str, Path], anomalous: dict[str, Path]) -> None:
-    for stem, mask in masks.items():
-        if stem not in anomalous:
-            raise InputError(f"the mask {mask} has no anomalous image {stem}; add or remove one")
-    for stem, image in anomalous.items():
-        if masks and stem not in masks:
-            raise InputError(
-                f"{image} has no mask while others do; add it, or set "
-                'extract_frames.folder.masks to "" to go without'
-            )
+def _take_masks(
+    path: Path, files: list[Path], params: Params
+) -> tuple[list[Path], dict[str, Path]]:
+    """Divide `files` into images and masks, these by the relative path of their image."""
+    if not params.masks:
+        return files, {}
+    images, masks = [], dict[str, Path]()
+    inside = PurePosixPath(params.mask_folder)
+    base = "" if not params.mask_folder or params.anomalous == REST else params.anomalous
+    for file in files:
+        place = PurePosixPath(file.relative_to(path).as_posix())
+        name = _name_of_image(place.name, params.mask_name)
+        if not name or not place.is_relative_to(inside):
+            images.append(file)
+            continue
+        stem = (PurePosixPath(base) / place.relative_to(inside).with_name(name)).as_posix()
+        if stem in masks:
+            raise InputError(f"{masks[stem]} and {file} are masks of one image; remove one")
+        masks[stem] = file
+    if not masks:
+        raise InputError(
+            f"{path} has no masks in {params.masks}; set extract_frames.folder.masks to the right "
+            'sub-folder or pattern, or to ""'
+        )
+    return images, masks
+
+
+def _name_of_image(name: str, pattern: str) -> str:
+    """Return what * stands for where the file `name` fits the pattern, else ""."""
+    before, after = pattern.split("*")
+    if not after.lower().endswith(tuple(SUFFIXES)):
+        name = PurePosixPath(name).stem
+    fits = name.startswith(before) and name.endswith(after)
+    return name[len(before) : len(name) - len(after)] if fits else ""
+
+
+def _defects(
+    path: Path, files: dict[str, Path], masks: dict[str, Path], params: Params
+) -> dict[str, str]:
+    """Return the defect of each image by its relative path, "" where it is normal."""
+    named = {stem: _named_defect(stem, params) for stem in files}
+    unnamed = [stem for stem, defect in named.items() if defect is None]
+    flat = not (path / params.normal).is_dir() and all("/" not in stem for stem in files)
+    if params.normal and unnamed and not flat:
+        now = f"now {params.normal}, {params.anomalous or 'none'} and {params.masks or 'none'}"
+        raise InputError(
+            f"{path} holds images in folders that no param names: {counted_folders(unnamed)}; set "
+            f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders, or "
+            'normal to "" if every other image is normal'
+        )
+    doubtful = [stem for stem in unnamed if stem in masks]
+    marked = parallel_map(lambda stem: _is_marked(files[stem], masks[stem]), doubtful)
+    by_mask = dict(zip(doubtful, marked, strict=True))
+    other = PurePosixPath(params.anomalous.replace(REST, "")).name or "anomaly"
+    return {
+        stem: (other if by_mask.get(stem) else "") if defect is None else defect
+        for stem, defect in named.items()
+    }
+
+
+def _named_defect(stem: str, params: Params) -> str | None:
+    """Return the defect that the innermost folder which a param names tells, None without one."""
+    place = PurePosixPath(stem)
+    normal, anomalous = PurePosixPath(params.normal), PurePosixPath(params.anomalous)
+    is_normal = bool(params.normal) and place.is_relative_to(normal)
+    if params.anomalous == REST:
+        if is_normal or len(place.parts) == 1:
+            return "" if is_normal else None
+        return place.parts[0]
+    is_anomalous = bool(params.anomalous) and place.is_relative_to(anomalous)
+    if is_anomalous and not (is_normal and len(normal.parts) > len(anomalous.parts)):
+        folders = place.relative_to(anomalous).parts[:-1]
+        return folders[0] if folders else anomalous.name
+    return "" if is_normal else None
+
+
+def _is_marked(image: Path, mask: Path) -> bool:
+    try:
+        return bool(np.any(_read(image, (mask,))[1]))
+    except InputError:
+        return True  # what is broken is said with all others, when they are read
 
 
 def _frame(path: Path, file: Path, label: str, defect: str, params: Params) -> Frame:

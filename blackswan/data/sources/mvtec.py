@@ -1,21 +1,31 @@
 """An MVTec-style tree as a source: train/good, test/<defect>, ground_truth/<defect>.
 
-So come MVTec AD, MPDD and BTAD (which says `ok`), and VisA and KolektorSDD once converted.
-A mask is named like its image, with or without `_mask` behind it.
+So come MVTec AD, MPDD and BTAD (which says `ok`), and VisA and KolektorSDD once converted; MVTec
+LOCO and MVTec AD 2 add validation/good, several masks of one image in a folder of its name, and
+test_public beside private tests. A mask is named like its image, with or without `_mask` behind it.
 """
 
 import hashlib
-from functools import partial
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from blackswan.data.files import list_images, listed, name_by_stem, refuse_twins
+from blackswan.data.files import (
+    list_files,
+    listed,
+    name_by_stem,
+    refuse_twins,
+    tell,
+    tell_left_out,
+)
 from blackswan.data.records import Frame, SourceImage
-from blackswan.data.sources.folder import reader
+from blackswan.data.sources.folder import normal_reader, reader
 from blackswan.errors import InputError
 
 _NORMAL = ("good", "ok")
+_SPLITS = {"train": "train", "validation": "validation", "test": "test", "test_public": "test"}
+_TESTS = ("test", "test_public", "test_private", "test_private_mixed")
+_FLAT_TESTS = [(name,) for name in _TESTS]
 _LAYOUT = "train/good, test/good, test/<defect> and ground_truth/<defect>"
 
 
@@ -29,40 +39,42 @@ def list_categories(path: Path) -> list[str]:
     return sorted(item.name for item in path.iterdir() if is_tree(item))
 
 
-def list_frames(path: Path, category: str = "") -> list[SourceImage]:
+def list_frames(path: Path, category: str = "", normal: str = "") -> list[SourceImage]:
     """List the images of the tree `path`, or of its `category`, as frames, sorted, undecoded.
 
-    They carry split (train, test), label and defect. Raises InputError where the layout or a mask
-    is in doubt or an image is in both splits.
+    `normal` names the folders of normal images, beside `good` and `ok`. The frames carry split,
+    label and defect; where the tree has no normal test image, train frames carry no split, so that
+    some of them can test. Raises InputError where the layout or a mask is in doubt or an image is
+    in two splits.
     """
-    root = _find_tree(path, category)
-    files = name_by_stem(root, list_images(root))
+    names = {*_NORMAL, normal} - {""}
+    root = _find_tree(path, category, names)
+    found = list_files(root)
+    tell_left_out(root, found.left_out)
+    files = name_by_stem(root, found.images)
     masks = _take_masks(files)
+    _leave_out_unlabelled(root, files)
+    _refuse_strays(files, names)
     refuse_twins(files.values())
     _check_splits(root, files)
     frames = []
     for stem, file in sorted(files.items()):
-        split, kind = PurePosixPath(stem).parts[:2]
-        normal, mask = kind in _NORMAL, masks.get(stem)
-        if masks and mask is None and not normal:
-            raise InputError(
-                f"{file} has no mask in {root / 'ground_truth' / kind}; add it, or "
-                "remove ground_truth to go without masks"
-            )
+        top, kind = PurePosixPath(stem).parts[:2]
+        is_normal = kind in names
         frame = Frame(
             image=stem,
             source=root.absolute().name,
             group=stem,
-            split=split,
-            label="normal" if normal else "anomalous",
-            defect="" if normal else kind,
+            split=_SPLITS[top],
+            label="normal" if is_normal else "anomalous",
+            defect="" if is_normal else kind,
         )
-        read = partial(_read_normal, file, mask) if normal else reader(file, mask)
+        read = (normal_reader if is_normal else reader)(file, *masks.get(stem, []))
         frames.append(SourceImage(frame, read))
-    return frames
+    return _with_test_normals(root, frames)
 
 
-def _find_tree(path: Path, category: str) -> Path:
+def _find_tree(path: Path, category: str, names: set[str]) -> Path:
     """Return the folder of the one category that is meant; it has a folder to train on."""
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; name an existing MVTec-style tree")
@@ -79,48 +91,85 @@ def _find_tree(path: Path, category: str) -> Path:
                 f"{path} {asked}; set extract_frames.category to one of {listed(categories)}"
             )
         root = path / category
-    if not any((root / "train" / name).is_dir() for name in _NORMAL):
-        found = listed(sorted(item.name for item in root.iterdir())) or "nothing"
+    if not any((root / "train" / name).is_dir() for name in names):
+        inside = root / "train" if (root / "train").is_dir() else root
+        found = listed(sorted(item.name for item in inside.iterdir())) or "nothing"
         raise InputError(
-            f"{root} has no train/good folder, it holds {found}; expected an "
-            f"MVTec-style tree ({_LAYOUT}) or a plain folder of images"
+            f"{root} has no train/good folder, {inside.name} holds {found}; expected an "
+            f"MVTec-style tree ({_LAYOUT}) or a plain folder of images; "
+            "extract_frames.folder.normal gives `good` another name"
         )
     return root
 
 
-def _take_masks(files: dict[str, Path]) -> dict[str, Path]:
-    """Move the masks out of `files`, named like their images; refuse a file without a place."""
-    masks: dict[str, Path] = {}
-    for stem, file in list(files.items()):
-        top, *folders = PurePosixPath(stem).parts[:-1] or ("",)
-        if not folders or top not in ("train", "test", "ground_truth"):
-            raise InputError(f"{file} has no place in an MVTec-style tree ({_LAYOUT}); remove it")
-        if top == "train" and folders[0] not in _NORMAL:
-            raise InputError(f"{file} is not normal, so it may not train; move it to test")
+def _take_masks(files: dict[str, Path]) -> dict[str, list[Path]]:
+    """Move the masks out of `files`, by the name of their image; refuse one without an image."""
+    taken = {}
+    for stem in list(files):
+        top, *rest = PurePosixPath(stem).parts
         if top == "ground_truth":
-            image = "test/" + stem.removeprefix("ground_truth/").removesuffix("_mask")
+            taken["/".join(["test", *rest])] = files.pop(stem)
+        elif top in _TESTS and rest[:1] == ["ground_truth"]:
+            taken["/".join([top, *rest[1:]])] = files.pop(stem)
+    masks = defaultdict[str, list[Path]](list)
+    for stem, file in taken.items():
+        image = stem.removesuffix("_mask")
+        if image in files:
             if image in masks:
-                raise InputError(f"{masks[image]} and {file} are masks of one image; remove one")
-            masks[image] = files.pop(stem)
-    for image, file in masks.items():
-        if image not in files:
+                raise InputError(f"{masks[image][0]} and {file} are masks of one image; remove one")
+        elif (folder := PurePosixPath(stem).parent.as_posix()) in files:
+            image = folder  # several masks of one image
+        else:
             raise InputError(f"the mask {file} has no image {image}; add it or remove the mask")
-    return masks
+        masks[image].append(file)
+    return dict(masks)
+
+
+def _leave_out_unlabelled(root: Path, files: dict[str, Path]) -> None:
+    """Take test images that lie in no folder of their own out of `files`, and say so."""
+    folders = (PurePosixPath(stem).parts[:-1] for stem in files)
+    loose = {stem for stem, parts in zip(files, folders, strict=True) if parts in _FLAT_TESTS}
+    for stem in loose:
+        del files[stem]
+    if loose:
+        tell(
+            f"{root}: left out {len(loose)} test images without a label (they lie in no folder "
+            "such as test/good): they neither train nor count in a metric"
+        )
+
+
+def _refuse_strays(files: dict[str, Path], names: set[str]) -> None:
+    """Raise InputError for an image that has no place in the layout."""
+    for stem, file in files.items():
+        top, *folders = PurePosixPath(stem).parts[:-1] or ("",)
+        if not folders or top not in _SPLITS:
+            raise InputError(f"{file} has no place in an MVTec-style tree ({_LAYOUT}); remove it")
+        if _SPLITS[top] != "test" and folders[0] not in names:
+            raise InputError(f"{file} is not normal, so it may not train; move it to test")
+
+
+def _with_test_normals(root: Path, frames: list[SourceImage]) -> list[SourceImage]:
+    """Leave the split of train frames open where no normal frame is there to test."""
+    if any(item.frame.split == "test" and item.frame.label == "normal" for item in frames):
+        return frames
+    tell(
+        f"{root} has no normal test images (test/good): some of train are held out for the test, "
+        "in the shares of split.train and split.validation"
+    )
+    return [
+        replace(item, frame=replace(item.frame, split="")) if item.frame.split == "train" else item
+        for item in frames
+    ]
 
 
 def _check_splits(root: Path, files: dict[str, Path]) -> None:
-    """Raise InputError unless train and test hold images and share none."""
-    train = [file for stem, file in files.items() if stem.startswith("train/")]
-    test = [file for stem, file in files.items() if stem.startswith("test/")]
-    if len(train) < 2:
+    """Raise InputError unless train holds images and shares none with the test."""
+    train = [file for stem, file in files.items() if not stem.startswith("test")]
+    test = [file for stem, file in files.items() if stem.startswith("test")]
+    if (count := sum(stem.startswith("train/") for stem in files)) < 2:
         raise InputError(
-            f"{root}/train has {len(train)} images (JPEG, PNG, BMP, TIFF, WebP); "
+            f"{root}/train has {count} images (JPEG, PNG, BMP, TIFF, WebP); "
             "training and validation need at least two"
-        )
-    if not test:
-        raise InputError(
-            f"{root} has no test images; add test/good and test/<defect>, or take "
-            f"{root}/train as a plain folder of normal images"
         )
     # Only files of one length can be equal, so few are hashed.
     lengths = {_length(file) for file in train} & {_length(file) for file in test}
@@ -137,14 +186,3 @@ def _length(path: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_normal(file: Path, mask: Path | None) -> tuple[np.ndarray, None]:
-    """Read a normal image; where it has a mask, the mask has to be black."""
-    image, marked = reader(file, mask)()
-    if marked is not None and marked.any():
-        raise InputError(
-            f"{file} is in a folder of normal images, but {mask} marks a "
-            "defect in it; move the image or remove the mask"
-        )
-    return image, None

@@ -39,8 +39,10 @@ def refused(act, *words):
 
 
 def test_flat_folder_is_normal(tmp_path):
-    draw(tmp_path, "b.jpg", "a.png", "camera/c.png")
-    items = list_frames(tmp_path, params())
+    draw(tmp_path, "b.jpg", "a.png")
+    assert rows(list_frames(tmp_path, params())) == [("a", "normal", ""), ("b", "normal", "")]
+    draw(tmp_path, "camera/c.png")
+    items = list_frames(tmp_path, params(normal=""))
     assert rows(items) == [("a", "normal", ""), ("b", "normal", ""), ("camera/c", "normal", "")]
     assert [item.frame.group for item in items] == ["a", "b", "camera/c"]
     assert {item.frame.source for item in items} == {tmp_path.name}
@@ -87,8 +89,6 @@ def test_masks_in_doubt(tmp_path):
     refused(
         lambda: list_frames(tmp_path, params(masks="masks")), "no masks in masks", "folder.masks"
     )
-    draw(tmp_path, "masks/1.png")
-    refused(lambda: list_frames(tmp_path, params(masks="masks")), "anomaly/2.png has no mask")
     draw(tmp_path, "masks/2.png", size=(5, 4))
     items = list_frames(tmp_path, params(masks="masks"))
     refused(items[1].read, tmp_path / "masks/2.png", "5 x 4", "6 x 4")
@@ -96,8 +96,89 @@ def test_masks_in_doubt(tmp_path):
     refused(
         lambda: list_frames(tmp_path, params(masks="masks")),
         tmp_path / "masks/3.png",
-        "no anomalous image",
+        "no image anomaly/3",
     )
+
+
+def test_masks_for_some_images_only(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/1.png", "anomaly/2.png")
+    draw(tmp_path, "masks/1.png", grey=255)
+    items = list_frames(tmp_path, params(masks="masks"))
+    assert [item.frame.label for item in items] == ["anomalous"] * 2 + ["normal"] * 2
+    assert items[0].read()[1].all()
+    assert items[1].read()[1] is None
+
+
+def test_masks_with_names_of_their_own(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/dent/1.png")
+    draw(tmp_path, "masks/dent/1_mask.png", grey=255)
+    items = list_frames(tmp_path, params(masks="masks/*_mask"))
+    assert items[0].read()[1].all()
+    draw(tmp_path, "masks/dent/1_mask.bmp")
+    refused(lambda: list_frames(tmp_path, params(masks="masks/*_mask")), "masks of one image")
+    refused(lambda: list_frames(tmp_path, params(masks="masks/*_x")), "no masks in masks/*_x")
+
+
+def test_masks_beside_the_images_tell_the_labels(tmp_path):
+    """KolektorSDD as it comes."""
+    for part, grey in (("Part0", 0), ("Part1", 255), ("Part2", 0)):
+        draw(tmp_path, f"kos01/{part}.jpg")
+        draw(tmp_path, f"kos01/{part}_label.bmp", grey=grey)
+    items = list_frames(tmp_path, params(normal="", masks="*_label"))
+    assert rows(items) == [
+        ("kos01/Part0", "normal", ""),
+        ("kos01/Part1", "anomalous", "anomaly"),
+        ("kos01/Part2", "normal", ""),
+    ]
+    assert [item.read()[1] is None for item in items] == [True, False, True]
+    (tmp_path / "kos01/Part2.jpg").unlink()
+    refused(
+        lambda: list_frames(tmp_path, params(normal="", masks="*_label")),
+        "Part2_label.bmp has no image kos01/Part2",
+    )
+
+
+def test_masks_beside_the_images_by_their_suffix(tmp_path):
+    """The magnetic tiles as they come: a folder for each defect."""
+    for name, grey in (("MT_Free/Imgs/1", 0), ("MT_Free/Imgs/2", 0), ("MT_Crack/Imgs/1", 255)):
+        draw(tmp_path, f"{name}.jpg")
+        draw(tmp_path, f"{name}.png", grey=grey)
+    refused(lambda: list_frames(tmp_path, params()), "differ only in their suffix", "*.png")
+    chosen = params(normal="MT_Free", anomalous="*", masks="*.png")
+    items = list_frames(tmp_path, chosen)
+    assert rows(items) == [
+        ("MT_Crack/Imgs/1", "anomalous", "MT_Crack"),
+        ("MT_Free/Imgs/1", "normal", ""),
+        ("MT_Free/Imgs/2", "normal", ""),
+    ]
+    assert [item.read()[1] is None for item in items] == [False, True, True]
+    draw(tmp_path, "MT_Free/Imgs/2.png", grey=255)
+    refused(list_frames(tmp_path, chosen)[2].read, "MT_Free/Imgs/2.jpg", "marks a defect in it")
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/mask", "masks/*_*"])
+def test_patterns_of_masks_are_checked_with_the_params(pattern):
+    with pytest.raises(ValidationError, match="for the name of the image"):
+        params(masks=pattern)
+
+
+def test_every_image_is_normal_but_those_of_a_named_folder(tmp_path):
+    draw(tmp_path, "day1/1.png", "day2/1.png", "2.png", "anomaly/1.png")
+    found = rows(list_frames(tmp_path, params(normal="")))
+    assert [label for _, label, _ in found] == ["normal", "anomalous", "normal", "normal"]
+    assert len(list_frames(tmp_path, params(normal="", anomalous=""))) == 4
+
+
+def test_the_inner_of_two_named_folders_tells_the_label(tmp_path):
+    draw(tmp_path, "Images/1.png", "Images/2.png", "Images/bad/1.png")
+    assert rows(list_frames(tmp_path, params("Images", "Images/bad")))[2] == (
+        "Images/bad/1", "anomalous", "bad",
+    )  # fmt: skip
+    (tmp_path / "Images/bad").rename(tmp_path / "Images/good")
+    draw(tmp_path, "Images/good/2.png")
+    found = rows(list_frames(tmp_path, params("Images/good", "Images")))
+    assert found[0] == ("Images/1", "anomalous", "Images")
+    assert found[2:] == [("Images/good/1", "normal", ""), ("Images/good/2", "normal", "")]
 
 
 @pytest.mark.parametrize("pattern", [r"part(\d+)", r"(x)?part(?P<group>\d+)"])
@@ -137,7 +218,8 @@ def test_group_pattern_is_checked_with_the_params(pattern, words):
 @pytest.mark.parametrize(
     "name",
     [
-        "anomaly/1",
+        "day 1/1",
+        "Positive/1",
         "Bad/1",
         "good/1",
         "Data/Images/Anomaly/1",  # VisA as it comes
@@ -151,15 +233,15 @@ def test_labels_by_other_names_are_not_taken_as_normal(tmp_path, name):
     draw(tmp_path, "1.png", "2.png", f"{name}.png")
     refused(
         lambda: open_source(tmp_path, SOURCE),
-        f"holds {name} but no folder normal",
-        "extract_frames.folder",
+        f"no param names: the folder itself (2), {name.rpartition('/')[0]} (1); set",
+        "extract_frames.folder.normal",
     )
     assert len(list_frames(tmp_path, params(normal=""))) == 3
 
 
 def test_image_outside_of_the_labels(tmp_path):
     draw(tmp_path, "normal/1.png", "normal/2.png", "rust/1.png")
-    refused(lambda: list_frames(tmp_path, params()), "rust/1.png", "normal", "anomaly")
+    refused(lambda: list_frames(tmp_path, params()), "names: rust (1); set", "now normal, anomaly")
 
 
 def test_too_few_images(tmp_path):

@@ -85,18 +85,19 @@ def test_unknown_layout_says_what_was_found(tmp_path):
     )
     draw(tmp_path / "bare", "train/0.png", "test/good/0.png")
     assert is_tree(tmp_path / "bare")
-    refused(lambda: list_frames(tmp_path / "bare"), "no train/good", "it holds test, train")
+    refused(lambda: list_frames(tmp_path / "bare"), "no train/good", "train holds 0.png")
     (tmp_path / "empty").mkdir()
-    refused(lambda: list_frames(tmp_path / "empty"), "it holds nothing")
+    refused(lambda: list_frames(tmp_path / "empty"), "empty holds nothing")
     refused(lambda: list_frames(tmp_path / "absent"), "absent is not a folder")
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("validation/good/0.png", "no place in an MVTec-style tree"),
+        ("extra/good/0.png", "no place in an MVTec-style tree"),
         ("0.png", "no place"),
-        ("test/0.png", "no place"),
+        ("test_private/good/0.png", "no place"),
+        ("validation/crack/0.png", "is not normal"),
         ("train/crack/0.png", "is not normal"),
     ],
 )
@@ -107,7 +108,7 @@ def test_files_without_a_place(tree, name, words):
 
 def test_masks_in_doubt(tree):
     draw(tree, "test/crack/001.png")
-    refused(lambda: list_frames(tree), "test/crack/001.png has no mask", "ground_truth/crack")
+    assert list_frames(tree)[1].read()[1] is None
     draw_mask(tree, "ground_truth/crack/001.png", 255, size=(3, 4))
     refused(list_frames(tree)[1].read, "001.png is 3 x 4", "6 x 4")
     draw_mask(tree, "ground_truth/crack/001_mask.png", 255)
@@ -138,9 +139,61 @@ def test_too_few_images(tree):
     (tree / "train/good/001.png").unlink()
     refused(lambda: list_frames(tree), "1 images", "at least two")
     draw(tree, "train/good/001.png")
-    for name in ("test/good/000.png", "test/crack/000.png", "ground_truth/crack/000_mask.png"):
-        (tree / name).unlink()
-    refused(lambda: list_frames(tree), "no test images", "plain folder")
+
+
+def test_folder_param_names_the_normal_images(tmp_path):
+    draw(tmp_path, "train/normal/0.png", "train/normal/1.png")
+    draw(tmp_path, "test/normal/0.png", "test/abnormal/0.png")
+    labels = Counter((i.frame.split, i.frame.label) for i in list_frames(tmp_path, "", "normal"))
+    assert labels == {("train", "normal"): 2, ("test", "normal"): 1, ("test", "anomalous"): 1}
+    refused(lambda: list_frames(tmp_path), "no train/good", "extract_frames.folder.normal")
+
+
+def test_several_masks_of_one_image_are_joined(tree):
+    """MVTec LOCO as it comes: validation/good, and a folder of masks for each image."""
+    draw(tree, "validation/good/000.png", "test/logical_anomalies/000.png")
+    folder = "ground_truth/logical_anomalies/000"
+    for number, column in enumerate((1, 4)):
+        mask = np.zeros((4, 6), np.uint8)
+        mask[2, column] = 250 + number
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tree / folder / f"{number:03d}.png")
+    items = {i.frame.image: i for i in list_frames(tree)}
+    assert items["validation/good/000"].frame.split == "validation"
+    marks = items["test/logical_anomalies/000"].read()[1]
+    assert np.argwhere(marks).tolist() == [[2, 1], [2, 4]]
+
+
+def test_a_public_test_beside_private_ones(tmp_path, capsys):
+    """MVTec AD 2 as it comes."""
+    draw(tmp_path, "train/good/0.png", "train/good/1.png", "validation/good/0.png")
+    draw(tmp_path, "test_public/good/0.png", "test_public/bad/0.png")
+    draw(tmp_path, "test_private/0.png", "test_private_mixed/0.png")
+    draw_mask(tmp_path, "test_public/ground_truth/bad/0_mask.png", 255)
+    items = list_frames(tmp_path)
+    assert [(i.frame.image, i.frame.split, i.frame.label) for i in items] == [
+        ("test_public/bad/0", "test", "anomalous"),
+        ("test_public/good/0", "test", "normal"),
+        ("train/good/0", "train", "normal"),
+        ("train/good/1", "train", "normal"),
+        ("validation/good/0", "validation", "normal"),
+    ]
+    assert items[0].read()[1].all()
+    assert "left out 2 test images without a label" in capsys.readouterr().err
+
+
+def test_without_normal_test_images_train_is_held_out(tree, capsys):
+    (tree / "test/good/000.png").unlink()
+    draw(tree, "test/000.png", "test/001.png")
+    assert [(i.frame.image, i.frame.split) for i in list_frames(tree)] == [
+        ("test/crack/000", "test"),
+        ("train/good/000", ""),
+        ("train/good/001", ""),
+    ]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "left out 2 test images without a label" in said[0]
+    assert "no normal test images (test/good): some of train are held out" in said[1]
 
 
 @pytest.mark.skipif(not SCREW.is_dir(), reason="needs ../shared/data/mvtec/screw")
