@@ -1,4 +1,4 @@
-"""data/models/<detector>, validation and test -> metrics, curves and scores of one detector.
+"""data/models/<detector>, validation and test -> metrics, curves, scores and the complete model.
 
 One script judges every detector. Threshold, p-values and the colour scale of the heatmaps come from
 validation images alone; the test split is only ever scored. `dvc repro evaluate_detector@padim`
@@ -15,6 +15,7 @@ from blackswan.data.dataset import Split
 from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
 from blackswan.evaluation import metrics
+from blackswan.evaluation.model import Facts, Scale, fingerprint, save
 from blackswan.evaluation.ranking import MAIN, group_count, interval
 from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
 from blackswan.evaluation.thresholds import conformal_threshold, p_values
@@ -23,6 +24,7 @@ from blackswan.params import block_name, load_section
 
 DATASET = Path("data/dataset")
 MODELS = Path("data/models")
+DETECTORS = Path("data/detectors")
 SCORES = Path("data/scores")
 METRICS = Path("metrics/detectors")
 CURVES = Path("metrics/curves")
@@ -90,6 +92,19 @@ def main() -> None:
     threshold = conformal_threshold(normal_scores, params.alpha)
     scale = heatmap_scale(validation, params.alpha)
 
+    source = f"{len(normal_scores)} normal validation images, alpha {params.alpha:g}"
+    facts = Facts(
+        detector=name,
+        alpha=params.alpha,
+        threshold=threshold,
+        threshold_from=source,
+        heatmap=Scale(**scale),
+        preprocessing=Split(DATASET, "train").preprocessing,
+        data_sha256=fingerprint(Split(DATASET, "train").paths),
+    )
+    with replace_folder(DETECTORS / name) as complete:
+        save(complete, MODELS / name, facts, normal_scores)
+
     with replace_folder(SCORES / name) as scores, replace_folder(CURVES / name) as curves:
         test, seen = Split(DATASET, "test"), set(validation.defect)
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
@@ -100,7 +115,6 @@ def main() -> None:
         write_curves(found, params.calibration_bins, curves)
         if (MODELS / name / LOSSES).exists():
             shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)
-        source = f"{len(normal_scores)} normal validation images, alpha {params.alpha:g}"
         result = measure(found, threshold, params) | {"heatmap": scale, "threshold_from": source}
         write_json(METRICS / f"{name}.json", result)
     keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")

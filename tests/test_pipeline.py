@@ -360,7 +360,7 @@ def test_every_default_detector_is_an_artifact(pipeline):
     artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
     judged = {stage.argument for stage in pipeline if stage.script == "stages/evaluate_detector.py"}
     assert {name: artifact["path"] for name, artifact in artifacts.items()} == {
-        name: f"data/models/{name}" for name in judged
+        name: f"data/detectors/{name}" for name in judged
     }
     assert {artifact["type"] for artifact in artifacts.values()} == {"model"}
 

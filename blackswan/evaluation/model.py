@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.detectors.interface import Detector, load_module
@@ -20,6 +21,7 @@ from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
 
 FACTS = "model.json"
+NORMALS = "normal_scores.parquet"  # of held-out normal images, which p-values count
 FITTED = "fitted"  # what the detector itself saved
 
 
@@ -37,7 +39,6 @@ class Facts(Section):
     alpha: float
     threshold: float  # of image scores; above it an image is flagged
     threshold_from: str
-    normal_scores: list[float]  # of held-out normal images, which p-values count
     heatmap: Scale
     preprocessing: Preprocessing
     data_sha256: str  # of the normal images it learnt from
@@ -57,9 +58,8 @@ class Verdicts:
 class Model:
     """A detector with all that its verdicts need."""
 
-    def __init__(self, detector: Detector, facts: Facts) -> None:
-        self.detector, self.facts = detector, facts
-        self._normal_scores = np.array(facts.normal_scores)
+    def __init__(self, detector: Detector, facts: Facts, normal_scores: np.ndarray) -> None:
+        self.detector, self.facts, self.normal_scores = detector, facts, normal_scores
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Crop and scale an RGB image, uint8 (H, W, 3), as those it learnt from."""
@@ -74,29 +74,32 @@ class Model:
         found = self.detector.score(images)
         return Verdicts(
             found.image_scores,
-            p_values(found.image_scores, self._normal_scores),
+            p_values(found.image_scores, self.normal_scores),
             found.image_scores > self.facts.threshold,
             found.anomaly_maps,
             self.facts.threshold,
         )
 
 
-def save(folder: Path, fitted: Path, facts: Facts) -> None:
+def save(folder: Path, fitted: Path, facts: Facts, normal_scores: np.ndarray) -> None:
     """Write a complete model into an existing folder, given the folder of the fitted detector."""
     shutil.copytree(fitted, folder / FITTED, copy_function=shutil.copyfile)
+    pd.DataFrame({"image_score": normal_scores}).to_parquet(folder / NORMALS, index=False)
     with replace_file(folder / FACTS) as partial:  # write_json would round
         partial.write_text(json.dumps(facts.model_dump(), indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Model:
     """Read what `save` wrote; raises InputError where `folder` is no complete model."""
-    if not (folder / FACTS).is_file():
+    missing = [name for name in (FACTS, NORMALS, FITTED) if not (folder / name).exists()]
+    if missing:
         raise InputError(
-            f"{folder} is no complete model, it has no {FACTS}; name a folder such as "
+            f"{folder} is no complete model, it has no {missing[0]}; name a folder such as "
             "data/detectors/patchcore, which `dvc repro` or `dvc pull` writes"
         )
     facts = load_section(Facts, "", folder / FACTS)
-    return Model(load_module(facts.detector).load(folder / FITTED), facts)
+    normal_scores = pd.read_parquet(folder / NORMALS).image_score.to_numpy()
+    return Model(load_module(facts.detector).load(folder / FITTED), facts, normal_scores)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

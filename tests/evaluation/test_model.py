@@ -23,13 +23,12 @@ def folder(tmp_path):
         alpha=0.2,
         threshold=10.3 + 1e-12,
         threshold_from="5 images",
-        normal_scores=SCORES,
         heatmap=models.Scale(threshold=10, top=20),
         preprocessing=Preprocessing(steps=[Step(crop="center_square", size=16)]),
         data_sha256="0" * 64,
     )
     (tmp_path / "model").mkdir()
-    models.save(tmp_path / "model", tmp_path / "fit", facts)
+    models.save(tmp_path / "model", tmp_path / "fit", facts, np.array(SCORES))
     return tmp_path / "model"
 
 
@@ -38,7 +37,7 @@ def test_a_model_survives_its_folder_to_the_last_bit_and_wherever_it_is_copied(f
     shutil.rmtree(folder)
     loaded = blackswan.load(str(tmp_path / "elsewhere/model"))
     assert loaded.facts.threshold == 10.3 + 1e-12
-    assert loaded.facts.normal_scores == SCORES
+    assert loaded.normal_scores.tolist() == SCORES
 
 
 def test_new_images_are_prepared_as_those_it_learnt_from(folder):
@@ -59,6 +58,8 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(InputError, match=r"model.json; name a folder such as data/detectors"):
         blackswan.load(tmp_path)
     (tmp_path / "model.json").write_text("{}")
+    (tmp_path / "normal_scores.parquet").touch()
+    (tmp_path / "fitted").mkdir()
     with pytest.raises(InputError, match=r"model.json: alpha is missing|detector is missing"):
         blackswan.load(tmp_path)
 

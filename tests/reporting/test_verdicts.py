@@ -24,12 +24,12 @@ def make_model(size=16):
         alpha=0.2,
         threshold=5.0,
         threshold_from="4 images",
-        normal_scores=[1, 2, 3, 4],
         heatmap=Scale(threshold=1, top=20),
         preprocessing=Preprocessing(steps=[Step(crop="none", size=size)]),
         data_sha256="0" * 64,
     )
-    return Model(median_residual.Detector(median_residual.Params(kernel=3, blur=3)), facts)
+    detector = median_residual.Detector(median_residual.Params(kernel=3, blur=3))
+    return Model(detector, facts, np.array([1, 2, 3, 4]))
 
 
 @pytest.fixture
