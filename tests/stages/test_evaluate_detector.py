@@ -1,11 +1,13 @@
 import json
+import shutil
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from blackswan.data.dataset import Split
+from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors import median_residual
 
@@ -54,6 +56,37 @@ def test_scores_and_maps_are_those_of_the_detector(finished):
     assert set(zip(maps.height, maps.width, strict=True)) == {(32, 32)}
     stored = np.stack([np.frombuffer(data, "<f4").reshape(32, 32) for data in maps.anomaly_map])
     assert np.array_equal(stored, expected.anomaly_maps)
+
+
+def test_a_tree_without_normal_test_images_and_with_masks_for_some(tiny_project, mvtec_tree):
+    tree = tiny_project.root / "data/raw/washer"
+    shutil.copytree(mvtec_tree, tree)
+    shutil.rmtree(tree / "test/good")
+    for name in ("hole/001", "stain/000", "stain/001"):
+        (tree / f"ground_truth/{name}_mask.png").unlink()
+    tiny_project.set(source__path="data/raw/washer")
+    printed = tiny_project.run("extract_frames")
+    assert "16 normal, 7 anomalous (2 hole, 3 scratch, 2 stain; 4 with a mask)" in printed
+    for stage in ("synthesize_anomalies", "label", "build_dataset"):
+        tiny_project.run(stage)
+    tiny_project.run("evaluate_detector", NAME)
+    found = scores(tiny_project)
+    assert Counter(found.label) == {0: 4, 1: 7}
+    test = Split(tiny_project.root / "data/dataset", "test")
+    assert test.facts.has_mask.sum() == 4
+    masks = [mask_of(test[number], (32, 32)) for number in range(len(test))]
+    maps = pd.read_parquet(tiny_project.root / SCORES / "maps.parquet").anomaly_map
+    drawn = [
+        (np.frombuffer(data, "<f4"), mask.ravel())
+        for data, mask in zip(maps, masks, strict=True)
+        if mask is not None
+    ]
+    assert len(drawn) == 8
+    pixels, marks = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    measured = result(tiny_project)
+    assert measured["pixel_auroc"] == pytest.approx(roc_auc_score(marks, pixels), abs=1e-6)
+    expected = roc_auc_score(found.label, found.image_score)
+    assert measured["image_auroc"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_threshold_is_that_of_validation_normals(finished):

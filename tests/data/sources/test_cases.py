@@ -1,0 +1,84 @@
+"""Folders and layouts that other people hold, as they lie there."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from conftest import SHARED
+
+from blackswan.data.sources.folder import Params
+from blackswan.errors import InputError
+from stages.extract_frames import open_source
+
+CASES = SHARED / "cases"
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
+DEFAULT = {"normal": "normal", "anomalous": "anomaly", "masks": "", "group_pattern": ""}
+
+
+def read(case, category="", **changes):
+    params = SimpleNamespace(category=category, folder=Params(**DEFAULT | changes))
+    return list(open_source(CASES / case, params))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "counts"),
+    [
+        ("concrete_crack", {"normal": "Negative", "anomalous": "Positive"}, {"": 8, "Positive": 8}),
+        ("concrete_crack", {"normal": "Negative", "anomalous": "*"}, {"": 8, "Positive": 8}),
+        ("some_masks", {"masks": "masks"}, {"": 8, "anomaly": 4}),
+        ("ksdd", {"normal": "", "masks": "*_label"}, {"": 8, "anomaly": 4}),
+        ("heic", {}, {"": 9, "anomaly": 3}),
+        ("trainnormal", {}, {"": 16, "abnormal": 4}),
+        ("flat_test", {}, {"": 10}),
+        ("no_test_good", {}, {"": 10, "hole": 3, "scratch": 3}),
+        (
+            "loco",
+            {"category": "juice"},
+            {"": 16, "logical_anomalies": 2, "structural_anomalies": 2},
+        ),
+    ],
+)
+def test_read_as_it_lies_there(case, changes, counts):
+    items = read(case, **changes)
+    assert Counter(item.frame.defect for item in items) == counts
+    assert all((item.frame.label == "normal") == (not item.frame.defect) for item in items)
+    for item in items:
+        item.read()
+
+
+def test_masks_for_some():
+    masks = [item.read()[1] for item in read("some_masks", masks="masks")]
+    assert [mask is not None for mask in masks] == [True] * 3 + [False] * 9
+    masks = [item.read()[1] for item in read("loco", category="juice")]
+    assert sum(mask is not None and bool(mask.any()) for mask in masks) == 4
+
+
+def test_splits_of_the_layouts():
+    def splits(case, **changes):
+        return Counter(item.frame.split for item in read(case, **changes))
+
+    assert splits("loco", category="juice") == {"train": 8, "validation": 4, "test": 8}
+    assert splits("trainnormal") == {"train": 8, "test": 12}
+    assert splits("flat_test") == {"": 10}
+    assert splits("no_test_good") == {"": 10, "test": 6}
+
+
+@pytest.mark.parametrize(
+    ("case", "found"),
+    [
+        ("concrete_crack", "Negative (8), Positive (8)"),
+        ("ksdd", "kos00 (6), kos01 (6), kos02 (6), kos03 (6)"),
+        ("some_masks", "masks (3)"),
+    ],
+)
+def test_folders_that_no_param_names(case, found):
+    with pytest.raises(InputError, match="in folders that no param names: ") as caught:
+        read(case)
+    assert found in str(caught.value)
+
+
+def test_what_is_left_out_is_said(capsys):
+    read("heic")
+    assert capsys.readouterr().err == f"{CASES / 'heic'}: left out 6 .heic, 3 .pgm\n"
+    read("flat_test")
+    assert "left out 4 test images without a label" in capsys.readouterr().err
