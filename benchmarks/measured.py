@@ -37,6 +37,7 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"benchmarks/anomalib/{name}.py" for name in ("compare", "run_blackswan", "coreset")),
     ],
     "blackswan_clip.json": PIPELINE,
+    "calibration.json": ["benchmarks/calibration.py"],
     "durations.json": PIPELINE,
     "intervals.json": ["benchmarks/intervals.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],

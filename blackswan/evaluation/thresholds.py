@@ -7,11 +7,16 @@ efficient_ad scales its maps, on the same held-out images: their rates may lie a
 little that teaches them. The guarantee is over the draw of both; for one
 given set of n held-out images the rate scatters around alpha as Beta(m, n + 1 - m) does, with
 m = alpha (n + 1).
+
+Several sets of scores give one threshold: the largest of theirs. An image is then flagged where
+each set alone would flag it, and its p-value is the largest of theirs.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit, logit
 
 from blackswan.errors import InputError
 
@@ -62,3 +67,43 @@ def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
     normals = np.sort(finite_scores(normal_scores, "held-out normal images"))
     below = np.searchsorted(normals, finite_scores(scores, "images"), side="left")
     return (1 + len(normals) - below) / (len(normals) + 1)
+
+
+def supporting(sets: Sequence[np.ndarray], alpha: float) -> list[np.ndarray]:
+    """Return the first set of normal scores, and those of the others that are enough for alpha."""
+    return [sets[0], *(scores for scores in sets[1:] if alpha * (len(scores) + 1) >= 1)]
+
+
+def largest_threshold(sets: Sequence[np.ndarray], alpha: float) -> float:
+    """Return the largest conformal threshold of several sets of normal scores.
+
+    A set that is too small for alpha is left out; of the first that raises InputError.
+    """
+    return max(conformal_threshold(scores, alpha) for scores in supporting(sets, alpha))
+
+
+def largest_p_values(scores: np.ndarray, sets: Sequence[np.ndarray], alpha: float) -> np.ndarray:
+    """Return the largest p-value of every score (N,) over the sets that are enough for alpha.
+
+    `score > largest_threshold(sets, alpha)` holds exactly where it is at most alpha.
+    """
+    return np.max([p_values(scores, normals) for normals in supporting(sets, alpha)], axis=0)
+
+
+def threshold_between(normal: float, anomalous_scores: np.ndarray, miss_rate: float) -> float:
+    """Return a threshold of probabilities that keeps clear of normal and anomalous images alike.
+
+    `normal` is the conformal threshold of normal images, below which it never goes: false alarms
+    stay as rare. Where the conformal lower quantile of the anomalous scores, which a new anomaly of
+    their kind misses with probability at most `miss_rate`, leaves room above it, the threshold lies
+    midway on the logit scale; a detector that is sure of all it has seen would else flag whatever
+    is a hair less sure. Too few anomalies for `miss_rate` leave no room.
+    """
+    if miss_rate * (len(anomalous_scores) + 1) < 1:
+        return normal
+    lowest = -conformal_threshold(-np.asarray(anomalous_scores), miss_rate)
+    if lowest <= normal:
+        return normal
+    nearest_one = 2.0**-24  # 1 less this is the largest float32 below 1
+    both = np.clip([normal, lowest], nearest_one, 1 - nearest_one)
+    return max(normal, float(expit(logit(both).mean())))

@@ -4,9 +4,16 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from blackswan.errors import InputError
-from blackswan.evaluation.thresholds import conformal_threshold, p_values
+from blackswan.evaluation.thresholds import (
+    conformal_threshold,
+    largest_p_values,
+    largest_threshold,
+    p_values,
+    threshold_between,
+)
 from blackswan.seeds import generator
 
 
@@ -107,3 +114,39 @@ def test_false_alarms_stay_at_or_below_alpha_over_200_draws(count, alpha):
     assert np.mean(rates) <= alpha + 2.5 * error
     attainable = np.floor(alpha * (count + 1)) / (count + 1)  # the exact rate without ties
     assert abs(np.mean(rates) - attainable) <= 3 * error
+
+
+def test_the_larger_of_two_thresholds_and_its_p_values_agree():
+    rng = generator(0, "two sets")
+    for _ in range(50):
+        sets = [rng.integers(30, size=40) / 7, rng.integers(40, size=25) / 7]
+        scores = rng.integers(45, size=300) / 7
+        for alpha in (0.05, 0.1, 0.2, 3 / 41):
+            threshold = largest_threshold(sets, alpha)
+            assert threshold == max(conformal_threshold(part, alpha) for part in sets)
+            found = largest_p_values(scores, sets, alpha)
+            assert np.array_equal(scores > threshold, found <= alpha)
+
+
+def test_a_second_set_that_is_too_small_for_alpha_is_left_out():
+    sets = [np.arange(39.0), np.array([100.0, 101.0])]
+    assert largest_threshold(sets, 0.05) == conformal_threshold(sets[0], 0.05) == 37.0
+    assert largest_p_values(np.array([50.0]), sets, 0.05).tolist() == [1 / 40]
+    assert largest_threshold(sets, 0.4) == 101.0
+    with pytest.raises(InputError, match="too small for 2 held-out"):
+        largest_threshold(sets[::-1], 0.05)
+
+
+def test_between_normal_and_anomalous_on_the_logit_scale():
+    anomalous = np.append(np.full(19, 0.9), 0.3)
+    # Of 20 + 1, one may be missed: the lowest, 0.3.
+    assert threshold_between(0.1, anomalous, 0.05) == pytest.approx(
+        expit((logit(0.1) + logit(0.3)) / 2)
+    )
+    assert threshold_between(0.1, anomalous, 0.1) == pytest.approx(0.5)  # 0.1 and 0.9
+    assert threshold_between(0.4, anomalous, 0.05) == 0.4  # no room above
+    assert threshold_between(0.1, anomalous[:10], 0.05) == 0.1  # too few for the miss rate
+    saturated = threshold_between(5e-6, np.full(40, 1.0), 0.05)
+    assert 0.5 < saturated < 0.999
+    assert threshold_between(0.0, np.full(40, 1.0), 0.05) == pytest.approx(0.5)
+    assert threshold_between(1.0, np.full(40, 1.0), 0.05) == 1.0
