@@ -6,19 +6,23 @@ validation images alone; the test split is only ever scored. `dvc repro evaluate
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from blackswan.data.dataset import Split
 from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
 from blackswan.evaluation import metrics
+from blackswan.evaluation.calibration import with_source
 from blackswan.evaluation.model import Facts, Scale, fingerprint, save
 from blackswan.evaluation.ranking import MAIN, group_count, interval
 from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
 from blackswan.evaluation.thresholds import conformal_threshold, p_values
+from blackswan.evaluation.verdict import Verdict, judge
 from blackswan.outputs import replace_folder, write_json
 from blackswan.params import block_name, load_section
 
@@ -40,6 +44,17 @@ def heatmap_scale(validation: pd.DataFrame, alpha: float) -> dict[str, float]:
     threshold = conformal_threshold(peaks.get_group(0).to_numpy(), alpha)
     top = float(peaks.get_group(1).median()) if 1 in peaks.groups else 2 * threshold
     return {"threshold": threshold, "top": max(threshold, top)}
+
+
+def does_it_hold(
+    validation: Split, scores: np.ndarray, test: pd.DataFrame, alpha: float
+) -> Verdict:
+    """Judge the threshold by the normal images of `test`, which has flagged beside its facts.
+
+    `scores` are those of the normal validation images, in their order.
+    """
+    normals = validation.facts[validation.facts.label == 0].assign(image_score=scores)
+    return judge(with_source(normals), with_source(test[test.label == 0]), alpha)
 
 
 def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, Any]:
@@ -108,17 +123,25 @@ def main() -> None:
     with replace_folder(SCORES / name) as scores, replace_folder(CURVES / name) as curves:
         test, seen = Split(DATASET, "test"), set(validation.defect)
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
-        found.images.assign(
+        judged = found.images.assign(
             p_value=p_values(found.images.image_score, normal_scores),
             flagged=found.images.image_score > threshold,
-        ).to_parquet(scores / "scores.parquet", index=False)
+        )
+        judged.to_parquet(scores / "scores.parquet", index=False)
+        timed = judged.assign(timestamp_s=test.facts.timestamp_s)
+        held = does_it_hold(Split(DATASET, "validation"), normal_scores, timed, params.alpha)
         write_curves(found, params.calibration_bins, curves)
         if (MODELS / name / LOSSES).exists():
             shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)
-        result = measure(found, threshold, params) | {"heatmap": scale, "threshold_from": source}
+        result = measure(found, threshold, params) | {
+            "heatmap": scale,
+            "threshold_from": source,
+            "threshold_verdict": {"advice": held.advice, **asdict(held)},
+        }
         write_json(METRICS / f"{name}.json", result)
     keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")
     shown = [f"{key} {interval(result, key, 4)}" for key in keys if key in result]
+    print(f"{name}: the promise on false alarms: {held.verdict}; {held.advice}".rstrip("; "))
     print(f"{name}: " + ", ".join([*shown, f"groups {group_count(result)}"]))
 
 

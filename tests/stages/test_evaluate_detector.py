@@ -141,8 +141,10 @@ def test_twice_the_same_bytes(tiny_project):
     before = tiny_project.outputs()
     printed = tiny_project.run("evaluate_detector", NAME)
     assert tiny_project.outputs() == before
-    assert printed.startswith(f"{NAME}: image_auroc ")
-    assert printed.endswith(", groups 2\n")
+    held, measured = printed.splitlines()
+    assert held.startswith(f"{NAME}: the promise on false alarms: cannot say; too few normal test")
+    assert measured.startswith(f"{NAME}: image_auroc ")
+    assert measured.endswith(", groups 2")
     assert printed.count("\n") == 1
 
 
@@ -202,3 +204,12 @@ def test_a_model_that_is_not_there_is_told(tiny_project):
     (tiny_project.root / f"data/models/{NAME}/detector.json").unlink()
     message = tiny_project.refuse("evaluate_detector", NAME)
     assert f"data/models/{NAME}/detector.json is missing" in message
+
+
+def test_it_says_whether_the_promise_on_false_alarms_holds(finished):
+    said = result(finished)["threshold_verdict"]
+    assert said["verdict"] in ("holds", "cannot say", "void for this source")
+    normal = scores(finished).query("label == 0")
+    assert 0 < said["images"] <= len(normal)
+    assert said["flags"] <= max(1, normal.flagged.sum())
+    assert bool(said["advice"]) == (said["verdict"] != "holds")
