@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
@@ -170,7 +171,15 @@ def test_hooks_need_no_network():
 
 
 def test_packages_are_empty_to_import():
-    assert [str(path) for path in ROOT.glob("blackswan/**/__init__.py") if path.read_text()] == []
+    assert [str(path) for path in ROOT.glob("blackswan/*/**/__init__.py") if path.read_text()] == []
+
+
+def test_the_library_is_light_to_import():
+    listed = "import sys, blackswan; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False False\n"
 
 
 @pytest.mark.parametrize(
