@@ -19,6 +19,7 @@ from measured import record
 
 from blackswan.errors import InputError, run
 from blackswan.outputs import write_json
+from blackswan.reporting.verdicts import PART, PARTS
 
 RESULT = Path("benchmarks/score.json")
 MODEL, CLIP = Path("data/detectors/median_residual"), Path("data/raw/sample.mp4")
@@ -41,7 +42,7 @@ def make_clip(path: Path, seconds: int) -> Path:
 
 def command(model: Path, clip: Path, out: Path) -> list[str]:
     """Return the command that scores a clip."""
-    program = "from blackswan.cli import main; main()"
+    program = "from blackswan.cli import app; app()"
     return [sys.executable, "-c", program, "score", str(model), str(clip), "--out", str(out)]
 
 
@@ -57,7 +58,7 @@ def peak_gigabytes(arguments: list[str]) -> float:
 def kill_on_the_way(arguments: list[str], out: Path, images: int) -> None:
     """Start a command and kill it once `images` images are done."""
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    while len(list((out / ".parts").glob("*.parquet"))) * 64 < images:
+    while len(list((out / PARTS).glob("*.parquet"))) * PART < images:
         time.sleep(0.1)
         if process.poll() is not None:
             raise InputError("the command ended before it could be killed; run it by hand")

@@ -1,4 +1,7 @@
-"""The command line: `blackswan score MODEL SOURCE` puts a fitted detector to use."""
+"""The command line: `blackswan score MODEL SOURCE` puts a fitted detector to use.
+
+Each command calls `explained`, before Typer makes its own words of an interruption.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +9,14 @@ from typing import Annotated
 import typer
 
 from blackswan.data.sources.video import Sampling
-from blackswan.errors import explained
+from blackswan.errors import InputError, explained
 from blackswan.evaluation.model import load
-from blackswan.reporting.verdicts import open_images, write_verdicts
+from blackswan.reporting.verdicts import (
+    list_source,
+    open_images,
+    state_of,
+    write_verdicts,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,25 +38,23 @@ def score(
 
     The same command again goes on where a run was killed.
     """
-    judge = load(model)
+    explained(lambda: _score(model, source, out, every_n_seconds, gallery))
+
+
+def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:
+    if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
+        raise InputError(f"{out} lies in {source}, which is scored; name another folder with --out")
+    judge, files = load(model), list_source(source)
     sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
-    found = write_verdicts(
-        judge,
-        open_images(source, sampling),
-        out,
-        {
-            "detector": judge.facts.detector,
-            "alpha": f"{judge.facts.alpha:g}",
-            "threshold": repr(judge.facts.threshold),
-            "data_sha256": judge.facts.data_sha256,
-            "source": source.name,
-            "every_n_seconds": f"{every_n_seconds:g}",
-        },
-        page=gallery,
-    )
+    facts = {
+        "detector": judge.facts.detector,
+        "alpha": f"{judge.facts.alpha:g}",
+        "threshold": repr(judge.facts.threshold),
+        "data_sha256": judge.facts.data_sha256,
+        "source": source.name,
+        "source_state": state_of(files),
+        "every_n_seconds": f"{every_n_seconds:g}",
+    }
+    images = open_images(source, files, sampling)
+    found = write_verdicts(judge, images, out, facts, page=gallery)
     print(f"{found.anomalous} of {found.images} images flagged; see {out}")
-
-
-def main() -> None:
-    """Run the command line; bad input ends in one sentence."""
-    explained(app)

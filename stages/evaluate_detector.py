@@ -102,7 +102,8 @@ def main() -> None:
     params = load_section(Params, "evaluate")
     detector = load_module(name).load(MODELS / name)
 
-    validation = score_validation(detector, Split(DATASET, "validation"), params.batch_size)
+    train, held_out, test = (Split(DATASET, split) for split in ("train", "validation", "test"))
+    validation = score_validation(detector, held_out, params.batch_size)
     normal_scores = validation.image_score[validation.label == 0].to_numpy()
     threshold = conformal_threshold(normal_scores, params.alpha)
     scale = heatmap_scale(validation, params.alpha)
@@ -114,14 +115,16 @@ def main() -> None:
         threshold=threshold,
         threshold_from=source,
         heatmap=Scale(**scale),
-        preprocessing=Split(DATASET, "train").preprocessing,
-        data_sha256=fingerprint(Split(DATASET, "train").paths),
+        preprocessing=train.preprocessing,
+        data_sha256=fingerprint(train.paths),
     )
-    with replace_folder(DETECTORS / name) as complete:
+    with (
+        replace_folder(DETECTORS / name) as complete,
+        replace_folder(SCORES / name) as scores,
+        replace_folder(CURVES / name) as curves,
+    ):
         save(complete, MODELS / name, facts, normal_scores)
-
-    with replace_folder(SCORES / name) as scores, replace_folder(CURVES / name) as curves:
-        test, seen = Split(DATASET, "test"), set(validation.defect)
+        seen = set(validation.defect)
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
         judged = found.images.assign(
             p_value=p_values(found.images.image_score, normal_scores),
@@ -129,7 +132,7 @@ def main() -> None:
         )
         judged.to_parquet(scores / "scores.parquet", index=False)
         timed = judged.assign(timestamp_s=test.facts.timestamp_s)
-        held = does_it_hold(Split(DATASET, "validation"), normal_scores, timed, params.alpha)
+        held = does_it_hold(held_out, normal_scores, timed, params.alpha)
         write_curves(found, params.calibration_bins, curves)
         if (MODELS / name / LOSSES).exists():
             shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)

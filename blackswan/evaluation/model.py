@@ -9,13 +9,16 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowInvalid
+from pydantic import Field
 
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.detectors.interface import Detector, load_module
-from blackswan.errors import InputError
+from blackswan.errors import InputError, cause
 from blackswan.evaluation.thresholds import p_values
 from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
@@ -35,7 +38,7 @@ class Scale(Section):
 class Facts(Section):
     """What a threshold and a verdict rest on; the numbers are exact, not rounded."""
 
-    detector: str  # a module of blackswan/detectors
+    detector: Annotated[str, Field(pattern=r"^\w+$")]  # a module of blackswan/detectors
     alpha: float
     threshold: float  # of image scores; above it an image is flagged
     threshold_from: str
@@ -98,7 +101,12 @@ def load(folder: Path) -> Model:
             "data/detectors/patchcore, which `dvc repro` or `dvc pull` writes"
         )
     facts = load_section(Facts, "", folder / FACTS)
-    normal_scores = pd.read_parquet(folder / NORMALS).image_score.to_numpy()
+    try:
+        normal_scores = pd.read_parquet(folder / NORMALS).image_score.to_numpy()
+    except (ArrowInvalid, AttributeError) as error:
+        raise InputError(
+            f"{folder / NORMALS} cannot be read ({cause(error)}); copy the model again"
+        ) from None
     return Model(load_module(facts.detector).load(folder / FITTED), facts, normal_scores)
 
 

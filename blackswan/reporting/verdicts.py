@@ -4,6 +4,7 @@ Finished parts lie in `.parts` until the end; a run that was killed goes on afte
 so that each image is scored once and memory does not grow with their number.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tqdm import tqdm
 
-from blackswan.data.files import frame_name, list_images
+from blackswan.data.files import Listing, frame_name, list_files, tell_left_out
 from blackswan.data.images import read_image, write_png
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources import video
@@ -58,22 +59,40 @@ class Summary:
     anomalous: int
 
 
-def open_images(path: Path, sampling: video.Sampling) -> Iterable[SourceImage]:
-    """List the frames of a video or of a folder of videos, or the photos below a folder.
+def list_source(path: Path) -> list[Path]:
+    """List a video, the videos of a folder, or the photos below it, sorted.
 
     Raises InputError where `path` is neither, or holds both or nothing.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; name a video or a folder of images")
     videos = video.list_videos(path)
-    photos = [] if path.is_file() else list_images(path)
-    if videos and photos:
-        raise InputError(f"{path} holds videos and photos, such as {photos[0].name}; name one kind")
-    if videos:
-        return chain.from_iterable(video.iterate_frames(file, sampling) for file in videos)
-    if not photos:
+    found = Listing() if path.is_file() else list_files(path)
+    if videos and found.images:
+        raise InputError(
+            f"{path} holds videos and photos, such as {found.images[0].name}; name one kind"
+        )
+    if not videos:
+        tell_left_out(path, found.left_out)
+    if not (files := videos or found.images):
         raise InputError(f"{path} holds no image and is no video that is known; name another")
-    return [_photo(path, photo) for photo in photos]
+    return files
+
+
+def open_images(path: Path, files: list[Path], sampling: video.Sampling) -> Iterable[SourceImage]:
+    """Return the images of the `files` that `list_source(path)` found, undecoded."""
+    if files[0].suffix.lower() in video.SUFFIXES:
+        return chain.from_iterable(video.iterate_frames(file, sampling) for file in files)
+    return [_photo(path, photo) for photo in files]
+
+
+def state_of(files: list[Path]) -> str:
+    """Return a hash of the names of files, their sizes and when they changed last."""
+    digest = hashlib.sha256()
+    for file in files:
+        found = file.stat()
+        digest.update(f"{file.name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def write_verdicts(
@@ -83,7 +102,7 @@ def write_verdicts(
 
     `run` says what is scored by what; raises InputError where the folder holds another run.
     """
-    _claim(folder, run)
+    _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
         done = sorted((folder / PARTS).glob("*.parquet"))
         rest = _not_scored(images, done)
@@ -95,6 +114,7 @@ def write_verdicts(
                     pq.write_table(table, partial)
                 bar.update(len(items))
         _join(folder)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
     if page:
         _write_page(folder, run)
     return _summary(folder)
@@ -108,13 +128,15 @@ def _photo(root: Path, path: Path) -> SourceImage:
 def _claim(folder: Path, run: dict[str, str]) -> None:
     """Enter in `folder` what is scored there, or compare it with what stands there."""
     path, text = folder / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder with --out")
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not item.name.startswith(".") for item in folder.iterdir()):
             raise InputError(f"{folder} holds other files; name an empty folder with --out")
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)  # of nobody knows which run
         with replace_file(path) as partial:
             partial.write_text(text, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != text:
+    elif path.read_bytes() != text.encode():
         raise InputError(
             f"{folder} holds the verdicts of another model, source or setting ({path}); name "
             "another folder with --out, or delete this one"
@@ -186,7 +208,6 @@ def _join(folder: Path) -> None:
     with replace_file(folder / PARQUET) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part, schema=SCHEMA))
-    shutil.rmtree(folder / PARTS)
 
 
 def _summary(folder: Path) -> Summary:

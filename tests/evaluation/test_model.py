@@ -78,3 +78,9 @@ def test_reading_an_image_file_needs_nothing_else(folder, tmp_path):
 
     write_png(tmp_path / "a.png", np.full((20, 20, 3), 9, np.uint8))
     assert not blackswan.load(folder).score([read_image(tmp_path / "a.png")]).flagged[0]
+
+
+def test_a_model_that_was_not_copied_whole_is_named(folder):
+    (folder / "normal_scores.parquet").write_text("junk")
+    with pytest.raises(InputError, match=r"normal_scores.parquet cannot be read .*copy the model"):
+        blackswan.load(folder)

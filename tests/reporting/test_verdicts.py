@@ -12,7 +12,13 @@ from blackswan.detectors import median_residual
 from blackswan.errors import InputError
 from blackswan.evaluation.model import Facts, Model, Scale
 from blackswan.reporting import verdicts
-from blackswan.reporting.verdicts import Summary, open_images, write_verdicts
+from blackswan.reporting.verdicts import (
+    Summary,
+    list_source,
+    open_images,
+    state_of,
+    write_verdicts,
+)
 
 ALL = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
 RUN = {"detector": "median_residual", "alpha": "0.2", "source": "parts"}
@@ -44,8 +50,12 @@ def photos(tmp_path):
     return tmp_path / "parts"
 
 
+def images_of(source):
+    return open_images(source, list_source(source), ALL)
+
+
 def write(folder, photos, page=False):
-    return write_verdicts(make_model(), open_images(photos, ALL), folder, RUN, page=page)
+    return write_verdicts(make_model(), images_of(photos), folder, RUN, page=page)
 
 
 def test_each_image_has_a_verdict(photos, tmp_path):
@@ -65,7 +75,7 @@ def test_each_image_has_a_verdict(photos, tmp_path):
 
 def test_frames_of_a_clip_have_their_times(tmp_path):
     clip = draw_clip(tmp_path / "clip.avi", frames=10)
-    write_verdicts(make_model(), open_images(clip, ALL), tmp_path / "out", RUN, page=False)
+    write_verdicts(make_model(), images_of(clip), tmp_path / "out", RUN, page=False)
     table = pd.read_parquet(tmp_path / "out/verdicts.parquet")
     assert table.path.tolist() == [f"clip/{number:06d}" for number in range(10)]
     assert np.allclose(table.time_s, np.arange(10) / 20)
@@ -91,7 +101,7 @@ def test_a_killed_run_goes_on_and_scores_nothing_twice(photos, tmp_path, monkeyp
     for name in ("verdicts.parquet", "verdicts.csv", "gallery.html"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     scored.clear()
-    write(tmp_path / "out", photos)
+    write(tmp_path / "out", photos, page=True)
     assert scored == []
 
 
@@ -109,6 +119,8 @@ def test_another_run_or_other_files_in_the_folder_are_refused(photos, tmp_path):
     write(tmp_path / "out", photos)
     with pytest.raises(InputError, match="verdicts of another model, source or setting"):
         write_verdicts(make_model(), [], tmp_path / "out", RUN | {"alpha": "0.1"}, page=False)
+    with pytest.raises(InputError, match="verdicts of another model, source or setting"):
+        write(tmp_path / "out", photos, page=True)  # there are no overlays to show
     with pytest.raises(InputError, match="holds other files"):
         write(photos, photos)
 
@@ -136,12 +148,43 @@ def test_the_page_shows_what_is_flagged_worst_first(photos, tmp_path):
 def test_what_cannot_be_scored_is_named(tmp_path, make, message):
     make(tmp_path / "source")
     with pytest.raises(InputError, match=message):
-        list(open_images(tmp_path / "source", ALL))
+        list_source(tmp_path / "source")
 
 
 def test_images_of_two_sizes_need_a_model_that_scales(tmp_path):
     write_png(tmp_path / "parts/a.png", np.zeros((20, 20, 3), np.uint8))
     write_png(tmp_path / "parts/b.png", np.zeros((20, 24, 3), np.uint8))
-    images = open_images(tmp_path / "parts", ALL)
+    images = images_of(tmp_path / "parts")
     with pytest.raises(InputError, match=r"a.png and those after it differ in size"):
         write_verdicts(make_model(None), images, tmp_path / "out", RUN, page=False)
+
+
+def test_killed_before_or_after_all_its_parts_a_run_goes_on(photos, tmp_path, monkeypatch):
+    (tmp_path / "out/.parts").mkdir(parents=True)
+    (tmp_path / "out/.run.json.partial").write_text("{")
+    with monkeypatch.context() as killed:
+        killed.setattr(verdicts.shutil, "rmtree", lambda *args, **options: None)
+        write(tmp_path / "out", photos)
+    assert (tmp_path / "out/.parts").exists()
+    assert write(tmp_path / "out", photos) == Summary(10, 2)
+    assert not (tmp_path / "out/.parts").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(photos, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file; name a folder with --out"):
+        write(tmp_path / "out", photos)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_source_under_the_same_name_that_changed_has_another_state(photos):
+    before = state_of(list_source(photos))
+    assert state_of(list_source(photos)) == before
+    write_png(photos / "0/2.png", np.zeros((16, 16, 3), np.uint8))
+    assert state_of(list_source(photos)) != before
+
+
+def test_what_is_left_out_of_a_folder_of_photos_is_counted(photos, capsys):
+    (photos / "notes.heic").touch()
+    assert len(list_source(photos)) == 10
+    assert "left out 1 .heic" in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""The command itself, in a process of its own, with a model of the finished project."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from blackswan import cli
+
+PROGRAM = [sys.executable, "-c", "from blackswan.cli import app; app()"]
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return finished.root / "data/detectors/padim"
+
+
+def test_verdicts_are_those_of_the_pipeline(finished, model, tmp_path):
+    clip = finished.root / "data/raw/clip.avi"
+    process = start(tmp_path, "score", model, clip, "--out", "verdicts")
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found = pd.read_parquet(tmp_path / "verdicts/verdicts.parquet")
+    flagged = (found.verdict == "anomalous").sum()
+    assert printed.endswith(f"{flagged} of 40 images flagged; see verdicts\n")
+    scores = pd.read_parquet(finished.root / "data/scores/padim/scores.parquet")
+    normal = scores[scores.label == 0]
+    names = normal.path.str.removeprefix("frames/images/").str.removesuffix(".png")
+    both = found.merge(normal.assign(path=names), on="path", suffixes=("", "_of_pipeline"))
+    assert len(both) == len(normal) > 0
+    assert ((both.verdict == "anomalous") == both.flagged).all()
+    assert (both.p_value == both.p_value_of_pipeline).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "clip.avi"], "nowhere is no complete model, it has no model.json"),
+        (["MODEL", "nowhere"], "nowhere does not exist"),
+        (["MODEL", ".", "--out", "verdicts"], "verdicts lies in ., which is scored"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(model, tmp_path, arguments, message):
+    process = start(tmp_path, "score", *[model if a == "MODEL" else a for a in arguments])
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_says_that_the_command_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_score", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", ["blackswan", "score", "model", "clip.mp4"])
+    with pytest.raises(SystemExit) as ended:
+        cli.app()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
