@@ -28,7 +28,7 @@ from blackswan.outputs import write_json
 from blackswan.seeds import generator
 
 RESULT = Path("benchmarks/calibration.json")
-DRAWS = 400
+DRAWS = 1000
 FEATURES = 4
 TESTED = 160  # test frames or photos of a draw
 GUARD = 3.0  # frames
@@ -133,7 +133,8 @@ def simulate_clip(clip: Clip, drift: float, draws: int = DRAWS) -> dict[str, flo
         scores, threshold = thresholds(learnt, facts, "block_and_forward", clip.alpha)
         flagged = KDTree(learnt).query(tested)[0] > threshold
         rates.append(float(flagged.mean()))
-        said.append(judge(scores, after.assign(flagged=flagged), clip.alpha).verdict)
+        left_out = scores[scores["set"] == calibration.LEFT_OUT]
+        said.append(judge(left_out, after.assign(flagged=flagged), clip.alpha).verdict)
     shares = {"void": said.count(VOID), "holds": said.count(HOLDS)}
     return {"rate": float(np.mean(rates)), **{key: n / draws for key, n in shares.items()}}
 
@@ -143,7 +144,7 @@ def drift_to(clip: Clip, rate: float) -> float:
     low, high = 0.0, 20.0
     for _ in range(9):
         middle = (low + high) / 2
-        found = simulate_clip(clip, middle, DRAWS // 10)["rate"]
+        found = simulate_clip(clip, middle, DRAWS // 4)["rate"]
         low, high = (low, middle) if found > rate else (middle, high)
     return high
 
@@ -151,7 +152,8 @@ def drift_to(clip: Clip, rate: float) -> float:
 def main() -> None:
     """Simulate every case and write the rates."""
     photos = [Photos(n, g, a) for n in (60, 200) for g in (1, 4) for a in (0.05, 0.1)]
-    clips = [Clip(400, memory, 0.05) for memory in (0.0, 0.5, 0.9)]
+    clips = [Clip(400, memory, 0.05) for memory in (0.0, 0.5, 0.7, 0.9)]
+    clips += [Clip(800, memory, 0.05) for memory in (0.9, 0.95)]
     exchangeable = {str(each): simulate_photos(each) for each in photos}
     steady = {str(clip): simulate_clip(clip, 0) for clip in clips}
     drifting = {str(clip): simulate_clip(clip, drift_to(clip, 10 * clip.alpha)) for clip in clips}

@@ -22,7 +22,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-AnySection = TypeVar("AnySection", bound=Section)
+AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value
 
 
 def block_name(block: str, stage: str) -> str:
@@ -141,7 +141,7 @@ def _where(error: yaml.MarkedYAMLError) -> str:
     return f"{said} (line {mark.line + 1}, column {mark.column + 1})" if mark else said
 
 
-def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
+def _explain(kind: type[BaseModel], key: str, invalid: ValidationError) -> str:
     # A misspelt key is unknown and its correct name missing; that it is unknown says more.
     errors = sorted(invalid.errors(), key=lambda error: error["type"] != "extra_forbidden")
     error = errors[0]
@@ -160,7 +160,7 @@ def _explain(kind: type[Section], key: str, invalid: ValidationError) -> str:
     return f"{name}{value}: {shown(error['msg'].removeprefix('Value error, '))}"
 
 
-def _known_keys(kind: type[Section], path: list[str]) -> list[str]:
+def _known_keys(kind: type[BaseModel], path: list[str]) -> list[str]:
     for name in path:
         kind = kind.model_fields[name].annotation  # type: ignore[assignment]
     return list(kind.model_fields)

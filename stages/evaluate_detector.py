@@ -1,7 +1,8 @@
 """data/models/<detector>, validation and test -> metrics, curves, scores and the complete model.
 
 One script judges every detector. Threshold, p-values and the colour scale of the heatmaps come from
-validation images alone; the test split is only ever scored. `dvc repro evaluate_detector@padim`
+the scores of normal images that the fit left, else from validation; test is only ever scored.
+`dvc repro evaluate_detector@padim`
 """
 
 import argparse
@@ -10,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from blackswan.data.dataset import Split
@@ -20,8 +20,18 @@ from blackswan.evaluation import metrics
 from blackswan.evaluation.calibration import with_source
 from blackswan.evaluation.model import Facts, Scale, fingerprint, save
 from blackswan.evaluation.ranking import MAIN, group_count, interval
-from blackswan.evaluation.scoring import Params, ScoredSplit, score_test, score_validation
-from blackswan.evaluation.thresholds import conformal_threshold, p_values
+from blackswan.evaluation.scoring import (
+    Calibration,
+    Params,
+    ScoredSplit,
+    read_calibration,
+    score_test,
+)
+from blackswan.evaluation.thresholds import (
+    largest_p_values,
+    largest_threshold,
+    threshold_between,
+)
 from blackswan.evaluation.verdict import Verdict, judge
 from blackswan.outputs import replace_folder, write_json
 from blackswan.params import block_name, load_section
@@ -34,27 +44,22 @@ METRICS = Path("metrics/detectors")
 CURVES = Path("metrics/curves")
 
 
-def heatmap_scale(validation: pd.DataFrame, alpha: float) -> dict[str, float]:
+def heatmap_scale(calibrated: Calibration, alpha: float) -> dict[str, float]:
     """Return the fixed colour scale: normal maps stay below `threshold`, the scale ends at `top`.
 
     The threshold is the conformal one of the peaks of normal maps; the top is the median peak of
     the anomalous validation images, or twice the threshold where there is none.
     """
-    peaks = validation.groupby("label").map_peak
-    threshold = conformal_threshold(peaks.get_group(0).to_numpy(), alpha)
-    top = float(peaks.get_group(1).median()) if 1 in peaks.groups else 2 * threshold
+    threshold = largest_threshold(calibrated.sets("map_peak"), alpha)
+    peaks = calibrated.anomalies.map_peak
+    top = float(peaks.median()) if len(peaks) else 2 * threshold
     return {"threshold": threshold, "top": max(threshold, top)}
 
 
-def does_it_hold(
-    validation: Split, scores: np.ndarray, test: pd.DataFrame, alpha: float
-) -> Verdict:
-    """Judge the threshold by the normal images of `test`, which has flagged beside its facts.
-
-    `scores` are those of the normal validation images, in their order.
-    """
-    normals = validation.facts[validation.facts.label == 0].assign(image_score=scores)
-    return judge(with_source(normals), with_source(test[test.label == 0]), alpha)
+def does_it_hold(calibrated: Calibration, test: pd.DataFrame, params: Params) -> Verdict:
+    """Judge the threshold by the normal images of `test`, which has flagged beside its facts."""
+    normals = with_source(test[test.label == 0])
+    return judge(calibrated.left_out, normals, params.alpha)
 
 
 def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, Any]:
@@ -100,15 +105,19 @@ def main() -> None:
     parser.add_argument("detector", help="a module of blackswan/detectors")
     name = block_name("detectors and compare.references", parser.parse_args().detector)
     params = load_section(Params, "evaluate")
-    detector = load_module(name).load(MODELS / name)
+    module = load_module(name)
+    detector = module.load(MODELS / name)
 
     train, held_out, test = (Split(DATASET, split) for split in ("train", "validation", "test"))
-    validation = score_validation(detector, held_out, params.batch_size)
-    normal_scores = validation.image_score[validation.label == 0].to_numpy()
-    threshold = conformal_threshold(normal_scores, params.alpha)
-    scale = heatmap_scale(validation, params.alpha)
+    calibrated = read_calibration(detector, MODELS / name, held_out, params)
+    normal_scores, source = calibrated.sets(), calibrated.threshold_from
+    threshold = largest_threshold(normal_scores, params.alpha)
+    if getattr(module, "LEARNS_ANOMALIES", False):
+        anomalous_scores = calibrated.anomalies.image_score.to_numpy()
+        threshold = threshold_between(threshold, anomalous_scores, params.miss_rate)
+        source += f", and at most {params.miss_rate:g} of validation's anomalies missed"
+    scale = heatmap_scale(calibrated, params.alpha)
 
-    source = f"{len(normal_scores)} normal validation images, alpha {params.alpha:g}"
     facts = Facts(
         detector=name,
         alpha=params.alpha,
@@ -124,21 +133,22 @@ def main() -> None:
         replace_folder(CURVES / name) as curves,
     ):
         save(complete, MODELS / name, facts, normal_scores)
-        seen = set(validation.defect)
+        seen = set(calibrated.anomalies.defect)
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
         judged = found.images.assign(
-            p_value=p_values(found.images.image_score, normal_scores),
+            p_value=largest_p_values(found.images.image_score, normal_scores, params.alpha),
             flagged=found.images.image_score > threshold,
         )
         judged.to_parquet(scores / "scores.parquet", index=False)
         timed = judged.assign(timestamp_s=test.facts.timestamp_s)
-        held = does_it_hold(held_out, normal_scores, timed, params.alpha)
+        held = does_it_hold(calibrated, timed, params)
         write_curves(found, params.calibration_bins, curves)
         if (MODELS / name / LOSSES).exists():
             shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)
         result = measure(found, threshold, params) | {
             "heatmap": scale,
             "threshold_from": source,
+            "verdict": held.verdict,
             "threshold_verdict": {"advice": held.advice, **asdict(held)},
         }
         write_json(METRICS / f"{name}.json", result)

@@ -1,24 +1,42 @@
-"""params -> data/models/median_residual: the baseline that every table holds; it learns nothing.
+"""data/dataset -> data/models/median_residual: the baseline that every table holds.
 
-A detector that does not beat it has not earned its keep. `dvc repro fit_baseline`
+It learns nothing, so all normal images of train and validation calibrate its threshold. A detector
+that does not beat it has not earned its keep. `dvc repro fit_baseline`
 """
 
 from pathlib import Path
 
+from blackswan.data.dataset import Split
+from blackswan.data.splits import Params as SplitParams
 from blackswan.detectors import median_residual
 from blackswan.errors import run
+from blackswan.evaluation import calibration
 from blackswan.outputs import replace_folder
 from blackswan.params import load_section
 
+DATASET = Path("data/dataset")
 MODEL = Path("data/models/median_residual")
 
 
 def main() -> None:
-    """Save the baseline with its params."""
+    """Save the baseline with its params and calibration scores."""
     params = load_section(median_residual.Params, "fit_baseline")
+    choice = load_section(calibration.Choice, "evaluate.calibration").root
+    guard_seconds = load_section(SplitParams, "split").guard_seconds
+    detector = median_residual.Detector(params)
+    images = Split(DATASET, "train").normal_images + Split(DATASET, "validation").normal_images
+    facts = calibration.with_source(images.facts)
+    method = calibration.choose(choice, facts)
     with replace_folder(MODEL) as folder:
-        median_residual.Detector(params).save(folder)
-    print(f"{MODEL}: {params.kernel} pixel median, {params.blur} pixel box")
+        detector.save(folder)
+        if method != "split":
+            folds = calibration.plan(facts, method, guard_seconds, seed=0)
+            score = calibration.scorer(detector, images)
+            scores = calibration.calibrate(
+                facts, folds, lambda _: score
+            )  # whatever it is fitted on
+            calibration.write_scores(folder, scores, method)
+    print(f"{MODEL}: {params.kernel} pixel median, {params.blur} pixel box, thresholds by {method}")
 
 
 if __name__ == "__main__":

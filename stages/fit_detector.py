@@ -1,18 +1,28 @@
 """data/dataset, data/weights -> data/models/<detector>: fit a detector on normal images alone.
 
-Train images are what it learns from; normal validation images may normalise its maps.
+One that fits in seconds learns from train and validation, and is fitted again on parts of them to
+calibrate its threshold; another learns from train, for validation to calibrate it.
 `dvc repro fit_detector@patchcore`
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 
-from blackswan.data.dataset import Split
-from blackswan.detectors.interface import Resources, load_module
+from blackswan.data.dataset import Pictures, Split
+from blackswan.data.splits import Params as SplitParams
+from blackswan.detectors.interface import Detector, Resources, load_module
+from blackswan.detectors.patches import PatchParams, open_backbone
 from blackswan.errors import InputError, run
+from blackswan.evaluation import calibration
+from blackswan.evaluation.calibration import Fold, Scorer
 from blackswan.networks.checkpoints import remove
+from blackswan.networks.remembered import RememberedBackbone
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, block_name, load_section
 
@@ -28,8 +38,32 @@ class Params(Section):
     seed: int = Field(ge=0)
 
 
+def fit_and_calibrate(
+    module: ModuleType,
+    images: Pictures,
+    params: PatchParams,
+    folds: list[Fold],
+    resources: Resources,
+) -> tuple[Detector, pd.DataFrame]:
+    """Fit on all `images`, and return too how fits without them score those of each fold."""
+    embeddings = resources.checkpoints / "embeddings"
+    try:
+        backbone = open_backbone(resources.weights / params.backbone, params)
+        known = RememberedBackbone(backbone, images, len(images), embeddings)
+        resources = replace(resources, backbone=known)
+
+        def fit(positions: np.ndarray) -> Scorer:
+            return calibration.scorer(module.fit(images.take(positions), params, resources), images)
+
+        detector = module.fit(images, params, resources)
+        facts = calibration.with_source(images.facts)
+        return detector, calibration.calibrate(facts, folds, fit)
+    finally:
+        remove(embeddings)
+
+
 def main() -> None:
-    """Fit one detector and save it."""
+    """Fit one detector, calibrate it where that takes seconds, and save both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
     name = block_name("detectors", parser.parse_args().detector)
@@ -38,13 +72,26 @@ def main() -> None:
         raise InputError(f"{name} has a stage of its own; take it out of the block detectors")
     params = load_section(module.Params, f"detectors.{name}")
     seed = load_section(Params, "fit_detector").seed
-    images = Split(DATASET, "train").normal_images
-    validation = Split(DATASET, "validation").normal_images
-    detector = module.fit(images, params, Resources(validation, WEIGHTS, CHECKPOINTS / name, seed))
+    choice = load_section(calibration.Choice, "evaluate.calibration").root
+    guard_seconds = load_section(SplitParams, "split").guard_seconds
+
+    images, held_out = (Split(DATASET, split).normal_images for split in ("train", "validation"))
+    resources = Resources(held_out, WEIGHTS, CHECKPOINTS / name, seed)
+    facts = calibration.with_source((images + held_out).facts)
+    method = calibration.choose(choice, facts, getattr(module, "FITS_IN_SECONDS", False))
+    if method == "split":
+        detector = module.fit(images, params, resources)
+    else:
+        images += held_out
+        folds = calibration.plan(facts, method, guard_seconds, seed)
+        detector, scores = fit_and_calibrate(module, images, params, folds, resources)
     with replace_folder(MODELS / name) as folder:
         detector.save(folder)
+        if method != "split":
+            calibration.write_scores(folder, scores, method)
     remove(CHECKPOINTS / name)
-    print(f"{name}: fitted on {len(images)} normal images")
+    how = "" if method == "split" else f", thresholds by {method}"
+    print(f"{name}: fitted on {len(images)} normal images{how}")
 
 
 if __name__ == "__main__":

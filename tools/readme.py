@@ -29,6 +29,8 @@ def leaderboard() -> str:
     for name in best_first:
         metrics = summary[name]
         numbers = [interval(metrics, key, 3) if key in metrics else "" for key in COLUMNS]
+        if "verdict" in metrics:
+            numbers[-1] += f" ({metrics['verdict']})"
         unseen = [f"{metrics['unseen'][kind]:.3f}" if kind in metrics["unseen"] else ""
                   for kind in kinds]  # fmt: skip
         lines.append([name, group_count(metrics), *numbers, *unseen])

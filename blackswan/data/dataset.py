@@ -159,7 +159,7 @@ class Split(Sequence[Row]):
 
     def images(self, indices: Iterable[int]) -> "Pictures":
         """Return the decoded images of some rows, to be iterated again and again."""
-        return Pictures(self, [int(index) for index in indices])
+        return Pictures([(self, int(index)) for index in indices])
 
     @property
     def normal_images(self) -> "Pictures":
@@ -169,21 +169,40 @@ class Split(Sequence[Row]):
 
 
 class Pictures:
-    """Decoded images of a split: uint8 (H, W, 3) RGB, one at a time."""
+    """Decoded images of one split or several: uint8 (H, W, 3) RGB, one at a time."""
 
-    def __init__(self, split: Split, indices: list[int]) -> None:
-        self._split, self._indices = split, indices
+    def __init__(self, rows: list[tuple[Split, int]]) -> None:
+        self._rows = rows
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """What the splits say of these images, one line an image, in the order of iteration."""
+        splits = {id(split): split for split, _ in self._rows}
+        begins, begin = {}, 0
+        for key, split in splits.items():
+            begins[key], begin = begin, begin + len(split)
+        every = pd.concat([split.facts for split in splits.values()], ignore_index=True)
+        return every.iloc[[begins[id(split)] + index for split, index in self._rows]].reset_index(
+            drop=True
+        )
 
     @property
     def paths(self) -> list[str]:
         """Paths of the frames, in the order of iteration."""
-        return self._split.facts.path.iloc[self._indices].tolist()
+        return self.facts.path.tolist()
+
+    def take(self, positions: Iterable[int]) -> "Pictures":
+        """Return some of the images, by their positions here."""
+        return Pictures([self._rows[position] for position in positions])
+
+    def __add__(self, others: "Pictures") -> "Pictures":
+        return Pictures(self._rows + others._rows)
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (decode_image(self._split[index].image) for index in self._indices)
+        return (decode_image(split[index].image) for split, index in self._rows)
 
 
 def mask_of(row: Row, shape: tuple[int, int]) -> np.ndarray | None:

@@ -26,6 +26,7 @@ from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
     PatchParams,
+    backbone_of,
     check_memory,
     open_backbone,
     read_detector,
@@ -37,6 +38,7 @@ from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import Moments, finest_grid
 from blackswan.seeds import generator
 
+FITS_IN_SECONDS = True
 MASK_REFERENCES = 8  # images whose patches set the threshold of the mask
 
 
@@ -55,11 +57,16 @@ class Detector:
     """Distance of every patch to the patches, or to the subspace, of the references."""
 
     def __init__(
-        self, params: Params, weights: Path, tensors: dict[str, Tensor], references: list[str]
+        self,
+        params: Params,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        references: list[str],
+        backbone: Backbone | None = None,
     ) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
         self.references = references  # paths of the images it was fitted on
-        self.backbone = open_backbone(weights, params)
+        self.backbone = backbone or open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -102,7 +109,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     bank that would not fit in memory and for a subspace that leaves no direction out.
     """
     weights = resources.weights / params.backbone
-    backbone = open_backbone(weights, params)
+    backbone = backbone_of(resources, params)
     if len({*backbone.channels}) > 1:
         raise InputError(
             f"detectors.dino_memory.layers = {shown(params.layers)} have "
@@ -140,7 +147,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
         first = vectors[:, -1].float()
         projections = (torch.cat(sample) @ first).view(-1, height, width)
         tensors["mask_direction"], tensors["mask_threshold"] = _mask(first, projections)
-    return Detector(params, weights, tensors, [images.paths[index] for index in chosen])
+    references = [images.paths[index] for index in chosen]
+    return Detector(params, weights, tensors, references, backbone)
 
 
 def load(folder: Path) -> Detector:

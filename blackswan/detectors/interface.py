@@ -5,6 +5,10 @@
     Detector.score(images) -> Scores
     Detector.save(folder), load(folder)        safetensors and JSON, nothing else
 
+    FITS_IN_SECONDS = True                     where it does: fitted on all normal images then, and
+                                               again on parts of them to calibrate its threshold
+    LEARNS_ANOMALIES = True                    where it does: its threshold may lie between the two
+
 There is no base class and no registry: `load_module("padim")` imports blackswan.detectors.padim.
 """
 
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,6 +46,7 @@ class Resources:
     weights: Path  # the folder that holds data/weights/<name>
     checkpoints: Path  # where a long fit may keep its progress
     seed: int
+    backbone: Any = None  # a networks.backbones.Backbone that is open already
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
     PatchParams,
+    backbone_of,
     check_features,
     check_memory,
     normal_batches,
@@ -27,8 +28,11 @@ from blackswan.detectors.patches import (
     slices,
 )
 from blackswan.errors import InputError
+from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import Moments, concatenate, finest_grid
 from blackswan.seeds import generator
+
+FITS_IN_SECONDS = True
 
 
 class Params(PatchParams):
@@ -47,9 +51,15 @@ class Params(PatchParams):
 class Detector:
     """Mahalanobis distance of every patch to the Gaussian of its position."""
 
-    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        params: Params,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        backbone: Backbone | None = None,
+    ) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = open_backbone(weights, params)
+        self.backbone = backbone or open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -88,7 +98,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     have and where the covariances would not fit in memory.
     """
     weights = resources.weights / params.backbone
-    backbone = open_backbone(weights, params)
+    backbone = backbone_of(resources, params)
     features = check_features(params.features, backbone, "padim")
     grid = finest_grid(backbone)
     selection = _selection(params, sum(backbone.channels), features, resources.seed)
@@ -106,7 +116,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
         for batch in normal_batches(images, "padim"):
             moments.add(_embed(backbone.embed(batch), grid, selection))
     mean, whitening = _gaussians(moments, params.regularization)
-    return Detector(params, weights, {"selection": selection, "mean": mean, "whitening": whitening})
+    tensors = {"selection": selection, "mean": mean, "whitening": whitening}
+    return Detector(params, weights, tensors, backbone)
 
 
 def load(folder: Path) -> Detector:

@@ -20,6 +20,7 @@ from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     PatchParams,
+    backbone_of,
     check_features,
     check_memory,
     normal_batches,
@@ -29,8 +30,11 @@ from blackswan.detectors.patches import (
     slices,
 )
 from blackswan.errors import InputError
+from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import concatenate, finest_grid
 from blackswan.seeds import generator
+
+FITS_IN_SECONDS = True
 
 
 class Params(PatchParams):
@@ -55,9 +59,15 @@ class Params(PatchParams):
 class Detector:
     """Distance of every patch to its nearest neighbour in the memory bank."""
 
-    def __init__(self, params: Params, weights: Path, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        params: Params,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        backbone: Backbone | None = None,
+    ) -> None:
         self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = open_backbone(weights, params)
+        self.backbone = backbone or open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
@@ -103,7 +113,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     have, for a bank smaller than `neighbors` and where the patches would not fit in memory.
     """
     weights = resources.weights / params.backbone
-    backbone = open_backbone(weights, params)
+    backbone = backbone_of(resources, params)
     features = check_features(params.features, backbone, "patchcore")
     grid = finest_grid(backbone)
     positions = grid[0] * grid[1]
@@ -140,7 +150,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
         tensors["memory_bank"] = (
             patches if kept == total else patches[k_center(patches, kept, start)]
         )
-    return Detector(params, weights, tensors)
+    return Detector(params, weights, tensors, backbone)
 
 
 def load(folder: Path) -> Detector:

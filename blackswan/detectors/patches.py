@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from blackswan.detectors.interface import Images
+from blackswan.detectors.interface import Images, Resources
 from blackswan.errors import InputError, cause, shown
 from blackswan.networks.backbones import Backbone, load_backbone
 from blackswan.outputs import replace_file
@@ -37,6 +37,11 @@ class PatchParams(Section):
 def open_backbone(weights: Path, params: PatchParams) -> Backbone:
     """Load the backbone with the layers, size and tiles of the params."""
     return load_backbone(weights, params.layers, params.image_size, params.tiles)
+
+
+def backbone_of(resources: Resources, params: PatchParams) -> Backbone:
+    """Return the backbone that the resources bring along, else load that of the params."""
+    return resources.backbone or open_backbone(resources.weights / params.backbone, params)
 
 
 def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:

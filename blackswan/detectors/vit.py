@@ -25,6 +25,8 @@ from blackswan.networks.backbones import quiet_transformers, read_normalisation,
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
+LEARNS_ANOMALIES = True
+
 
 class Input(Section):
     """What the network expects: `image_size` pixels a side, RGB in [0, 1], normalised."""

@@ -23,11 +23,14 @@ import numpy as np
 import pandas as pd
 from pydantic import RootModel
 
+from blackswan.data.dataset import Pictures
+from blackswan.detectors.interface import Detector
 from blackswan.errors import InputError
 from blackswan.seeds import generator
 
 FOLDS = 5
 FORWARD = 2 / 3  # of the frames of a clip, in order of time, that the forward fit learns from
+BATCH = 8  # images scored at once
 FILE = "calibration.parquet"  # in the folder of a model
 LEFT_OUT, AHEAD = "left_out", "forward"  # what the sets of calibration scores are called
 
@@ -51,17 +54,21 @@ class Fold:
 Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def choose(choice: str, images: pd.DataFrame) -> Method:
-    """Return the method of `choice`; auto is block_and_forward where all `images` have a time."""
+def choose(choice: str, images: pd.DataFrame, refits: bool = True) -> Method:
+    """Return the method of `choice` for normal `images`, whose rows have timestamp_s.
+
+    A detector that is not fitted again in seconds gets split. auto is block_and_forward where all
+    images have a time.
+    """
     timed = bool(images.timestamp_s.notna().all())
-    if choice == "auto":
-        return "block_and_forward" if timed else "cross"
+    if choice == "split" or not refits:
+        return "split"
     if choice == "block_and_forward" and not timed:
         raise InputError(
             "evaluate.calibration = block_and_forward needs the frames of a video, and some normal "
             "images have no time; choose auto or cross"
         )
-    return choice  # type: ignore[return-value]
+    return "block_and_forward" if timed and choice != "cross" else "cross"
 
 
 def with_source(images: pd.DataFrame) -> pd.DataFrame:
@@ -86,6 +93,23 @@ def plan(images: pd.DataFrame, method: Method, guard_seconds: float, seed: int) 
         )
     forward = _forward(images, guard_seconds)
     return [*folds, forward] if len(forward.fitted) > 1 and len(forward.scored) else folds
+
+
+def scorer(detector: Detector, images: Pictures) -> Scorer:
+    """Return how `detector` scores the images D."""
+
+    def score(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, peaks, batch = [], [], []
+        for number, image in enumerate(images.take(positions), start=1):
+            batch.append(image)
+            if len(batch) == BATCH or number == len(positions):
+                found = detector.score(batch)
+                scores.append(found.image_scores)
+                peaks.append(found.anomaly_maps.max(axis=(1, 2)))
+                batch = []
+        return np.concatenate(scores), np.concatenate(peaks)
+
+    return score
 
 
 def calibrate(

@@ -19,12 +19,12 @@ from pydantic import Field
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.detectors.interface import Detector, load_module
 from blackswan.errors import InputError, cause
-from blackswan.evaluation.thresholds import p_values
+from blackswan.evaluation.thresholds import largest_p_values
 from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
 
 FACTS = "model.json"
-NORMALS = "normal_scores.parquet"  # of held-out normal images, which p-values count
+NORMALS = "normal_scores.parquet"  # set and image_score of normal images, which p-values count
 FITTED = "fitted"  # what the detector itself saved
 
 
@@ -61,8 +61,9 @@ class Verdicts:
 class Model:
     """A detector with all that its verdicts need."""
 
-    def __init__(self, detector: Detector, facts: Facts, normal_scores: np.ndarray) -> None:
-        self.detector, self.facts, self.normal_scores = detector, facts, normal_scores
+    def __init__(self, detector: Detector, facts: Facts, normal_scores: list[np.ndarray]) -> None:
+        self.detector, self.facts = detector, facts
+        self.normal_scores = normal_scores  # one set or two, see thresholds.py
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Crop and scale an RGB image, uint8 (H, W, 3), as those it learnt from."""
@@ -77,17 +78,19 @@ class Model:
         found = self.detector.score(images)
         return Verdicts(
             found.image_scores,
-            p_values(found.image_scores, self.normal_scores),
+            largest_p_values(found.image_scores, self.normal_scores, self.facts.alpha),
             found.image_scores > self.facts.threshold,
             found.anomaly_maps,
             self.facts.threshold,
         )
 
 
-def save(folder: Path, fitted: Path, facts: Facts, normal_scores: np.ndarray) -> None:
+def save(folder: Path, fitted: Path, facts: Facts, normal_scores: list[np.ndarray]) -> None:
     """Write a complete model into an existing folder, given the folder of the fitted detector."""
     shutil.copytree(fitted, folder / FITTED, copy_function=shutil.copyfile)
-    pd.DataFrame({"image_score": normal_scores}).to_parquet(folder / NORMALS, index=False)
+    number = np.repeat(np.arange(len(normal_scores)), [len(part) for part in normal_scores])
+    table = pd.DataFrame({"set": number, "image_score": np.concatenate(normal_scores)})
+    table.to_parquet(folder / NORMALS, index=False)
     with replace_file(folder / FACTS) as partial:  # write_json would round
         partial.write_text(json.dumps(facts.model_dump(), indent=2) + "\n", encoding="utf-8")
 
@@ -102,8 +105,9 @@ def load(folder: Path) -> Model:
         )
     facts = load_section(Facts, "", folder / FACTS)
     try:
-        normal_scores = pd.read_parquet(folder / NORMALS).image_score.to_numpy()
-    except (ArrowInvalid, AttributeError) as error:
+        table = pd.read_parquet(folder / NORMALS)
+        normal_scores = [part.to_numpy() for _, part in table.groupby("set").image_score]
+    except (ArrowInvalid, AttributeError, KeyError) as error:
         raise InputError(
             f"{folder / NORMALS} cannot be read ({cause(error)}); copy the model again"
         ) from None

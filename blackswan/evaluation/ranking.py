@@ -19,6 +19,7 @@ COLUMNS = [
     *[f"{key}{end}" for key in WITH_INTERVAL for end in ("", "_low", "_high")],
     "image_f1",
     "false_positive_rate",
+    "verdict",  # does the threshold hold
     "recall",
     "expected_calibration_error",
     "n_normal",
@@ -33,6 +34,7 @@ SUMMARISED = [
     "image_ap",
     "image_f1",
     "false_positive_rate",
+    "verdict",
     "recall",
     "pixel_auroc",
     "pixel_auroc_low",
@@ -134,6 +136,7 @@ def _rank(table: str, results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
         if metrics is not None:
             rows.append(
                 {key: metrics[key] for key in COLUMNS if key in metrics}
+                | {key: result[key] for key in ("verdict",) if key in result}
                 | {"table": table, "detector": detector}
             )
     rows.sort(key=lambda row: (*(-row.get(key, -1) for key in MERITS), row["detector"]))

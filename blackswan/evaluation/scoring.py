@@ -1,6 +1,6 @@
 """Scoring for evaluation: the same for every detector, one batch of images in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from blackswan.data.dataset import Row, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Detector, Scores
+from blackswan.evaluation import calibration
 from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.ranking import MAIN
 from blackswan.params import Section
@@ -34,6 +35,8 @@ class Params(Section):
     alpha: float = Field(gt=0, lt=1)  # accepted probability of a false alarm
     batch_size: int = Field(ge=1)
     calibration_bins: int = Field(ge=2)
+    calibration: calibration.Choice  # where a fit takes seconds; the others leave it to validation
+    miss_rate: float = Field(gt=0, lt=1)  # accepted share of misses, of anomalies like validation's
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,48 @@ class ScoredSplit:
     probabilities: bool  # the image scores are probabilities
 
 
-def score_validation(detector: Detector, split: Split, batch_size: int) -> pd.DataFrame:
-    """Return label, defect, image_score and the peak of the map of every image."""
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "label": [row.label for row in rows],
-                    "defect": [row.defect for row in rows],
-                    "image_score": scores.image_scores,
-                    "map_peak": scores.anomaly_maps.max(axis=(1, 2)),
-                }
-            )
-            for rows, scores in _score(detector, split, batch_size)
-        ]
-    )
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of images that set threshold, p-values and colours, none of them a test image."""
+
+    normals: pd.DataFrame  # as calibration.calibrate returns them
+    anomalies: pd.DataFrame  # of validation: defect, image_score, map_peak
+    threshold_from: str
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """Return the first set, whose threshold alone would flag no less than both do."""
+        return self.normals[self.normals["set"] == calibration.LEFT_OUT]
+
+    def sets(self, column: str = "image_score") -> list[np.ndarray]:
+        """Return the one or two sets of normal scores."""
+        return calibration.sets_of(self.normals, column)
+
+
+def read_calibration(
+    detector: Detector, folder: Path, validation: Split, params: Params
+) -> Calibration:
+    """Take the normal scores that the fit left in `folder`, else score those of validation."""
+    normals = calibration.read_scores(folder)
+    if normals is not None:
+        scored = score_validation(detector, validation, params.batch_size, labels=[1])
+        return Calibration(normals, scored, calibration.described(normals, params.alpha))
+    scored = score_validation(detector, validation, params.batch_size)
+    normals = scored[scored.label == 0].assign(set=calibration.LEFT_OUT)
+    source = f"{len(normals)} normal validation images, alpha {params.alpha:g}"
+    return Calibration(calibration.with_source(normals), scored[scored.label == 1], source)
+
+
+def score_validation(
+    detector: Detector, split: Split, batch_size: int, labels: Sequence[int] = (0, 1)
+) -> pd.DataFrame:
+    """Return the facts, image_score and the peak of the map of every image that has a label."""
+    facts = split.facts[split.facts.label.isin(labels)]
+    scores, peaks = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
+    for _, found in _score(detector, split, batch_size, facts.index.tolist()):
+        scores.append(found.image_scores)
+        peaks.append(found.anomaly_maps.max(axis=(1, 2)))
+    return facts.assign(image_score=np.concatenate(scores), map_peak=np.concatenate(peaks))
 
 
 def score_test(
@@ -77,7 +107,7 @@ def score_test(
     image_scores: list[float] = []
     probabilities = False
     with pq.ParquetWriter(maps, MAPS, compression="zstd") as writer:
-        for rows, scores in _score(detector, split, batch_size):
+        for rows, scores in _score(detector, split, batch_size, range(len(split))):
             writer.write_table(_to_table(rows, scores.anomaly_maps))
             image_scores += scores.image_scores.tolist()
             probabilities = scores.probabilities
@@ -89,10 +119,12 @@ def score_test(
     return ScoredSplit(images.assign(image_score=image_scores), pixels, probabilities)
 
 
-def _score(detector: Detector, split: Split, batch_size: int) -> Iterator[tuple[list[Row], Scores]]:
-    starts = range(0, len(split), batch_size)
+def _score(
+    detector: Detector, split: Split, batch_size: int, indices: Sequence[int]
+) -> Iterator[tuple[list[Row], Scores]]:
+    starts = range(0, len(indices), batch_size)
     for start in tqdm(starts, desc=f"scoring {split.name}", unit="batch", disable=None):
-        rows = [split[index] for index in range(start, min(start + batch_size, len(split)))]
+        rows = [split[index] for index in indices[start : start + batch_size]]
         yield rows, detector.score([decode_image(row.image) for row in rows])
 
 

@@ -4,10 +4,11 @@ Where m test images are exchangeable with the n that set the threshold, and r = 
 of the p-values are alarms, the number of flags is BetaBinomial(m; r, n + 1 - r), whatever the
 detector. Frames that follow one another are near copies, and so are photos of one group: a
 correlation time, or a group, counts as one image, by the share of it that is flagged, which
-scatters less than one image drawn from it. The larger of two thresholds flags less than the test
-expects: that errs on the safe side.
+scatters less than one image drawn from it. The larger of two thresholds flags no more than either:
+the test by one set of scores errs on the safe side.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +68,8 @@ def verdict(calibration: float, alarms: float, images: int, flags: int) -> Verdi
 def judge(calibration: pd.DataFrame, normals: pd.DataFrame, alpha: float) -> Verdict:
     """Return the verdict on a threshold that the scores `calibration` set.
 
-    Both tables have source, group and timestamp_s, `calibration` image_score and `normals`, the
-    normal test images, flagged.
+    Both tables have source, group and timestamp_s; `calibration` has the image_score of each image
+    once, `normals`, the normal test images, flagged.
     """
     every = correlation_frames(calibration)
     count = len(calibration)
@@ -82,9 +83,11 @@ def judge(calibration: pd.DataFrame, normals: pd.DataFrame, alpha: float) -> Ver
 
 
 def correlation_frames(scores: pd.DataFrame) -> int:
-    """Return after how many frames scores tell something new: 1 + 2 x sum of autocorrelations.
+    """Return after how many frames the autocorrelation of scores has fallen to 1 / e, at least 1.
 
-    The sum ends where they first vanish (Geyer 1992). Photos, which have no time, give 1.
+    Twice as many, 1 + 2 x the sum of autocorrelations, would be the frames that a mean of scores
+    counts as one; that scores are high at all lingers less than they do (benchmarks/calibration.py
+    has both rates of error). Photos, which have no time, give 1.
     """
     series = [
         rows.sort_values("timestamp_s").image_score.to_numpy(float)
@@ -92,13 +95,12 @@ def correlation_frames(scores: pd.DataFrame) -> int:
     ]
     series = [values - values.mean() for values in series]
     power = sum(float(values @ values) for values in series)
-    total = 1.0
-    for lag in range(1, max(map(len, series), default=0)):
+    longest = max(map(len, series), default=0)
+    for lag in range(1, longest):
         product = sum(float(values[lag:] @ values[:-lag]) for values in series if len(values) > lag)
-        if product <= 0:
-            break
-        total += 2 * product / power
-    return max(1, round(total))
+        if product <= power / math.e:
+            return lag
+    return max(1, longest)
 
 
 def units(images: pd.DataFrame, every: int) -> pd.DataFrame:

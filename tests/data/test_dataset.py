@@ -97,6 +97,19 @@ def test_facts_and_normal_images(folder):
             assert np.array_equal(image, decode_image(row.image))
 
 
+def test_images_of_several_splits_are_taken_by_their_positions(folder):
+    split = Split(folder, "train")
+    normal = split.normal_images
+    both = normal.take([3, 1]) + Split(folder, "train").normal_images
+    chosen = [row for row in ROWS if row.label == 0 and not row.augmented]
+    expected = [chosen[3], chosen[1], *chosen]
+    assert both.paths == [row.path for row in expected]
+    assert both.facts.group.tolist() == [row.group for row in expected]
+    for image, row in zip(both, expected, strict=True):
+        assert np.array_equal(image, decode_image(row.image))
+    assert len(both.take([])) == 0
+
+
 def test_masks(folder):
     normal, masked, unknown = ROWS[0], ROWS[1], ROWS[4]
     assert mask_of(normal, (20, 24)).sum() == 0

@@ -249,6 +249,6 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
         with pytest.raises(InputError, match="256 patches of 24 features needs"):
             dino_memory.fit(images, settings(), resources)
     pyramid = SimpleNamespace(channels=[16, 24])  # as of a convolutional network
-    monkeypatch.setattr(dino_memory, "open_backbone", lambda *_: pyramid)
+    monkeypatch.setattr(dino_memory, "backbone_of", lambda *_: pyramid)
     with pytest.raises(InputError, match=r"\[16, 24\] channels and cannot be averaged"):
         dino_memory.fit(images, settings(), resources)

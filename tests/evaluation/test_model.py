@@ -28,7 +28,9 @@ def folder(tmp_path):
         data_sha256="0" * 64,
     )
     (tmp_path / "model").mkdir()
-    models.save(tmp_path / "model", tmp_path / "fit", facts, np.array(SCORES))
+    models.save(
+        tmp_path / "model", tmp_path / "fit", facts, [np.array(SCORES), np.array([9.0, 10.35])]
+    )
     return tmp_path / "model"
 
 
@@ -37,7 +39,7 @@ def test_a_model_survives_its_folder_to_the_last_bit_and_wherever_it_is_copied(f
     shutil.rmtree(folder)
     loaded = blackswan.load(str(tmp_path / "elsewhere/model"))
     assert loaded.facts.threshold == 10.3 + 1e-12
-    assert loaded.normal_scores.tolist() == SCORES
+    assert [part.tolist() for part in loaded.normal_scores] == [SCORES, [9.0, 10.35]]
 
 
 def test_new_images_are_prepared_as_those_it_learnt_from(folder):

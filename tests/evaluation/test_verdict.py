@@ -75,7 +75,10 @@ def test_wrongly_void_at_most_one_time_in_twenty_and_rightly_at_ten_times_alpha(
 def test_independent_scores_are_all_new_and_those_that_linger_are_not():
     rng = generator(0, "autocorrelation")
     assert correlation_frames(table(rng.standard_normal(500))) == 1
-    assert correlation_frames(table(rng.standard_normal(500).repeat(8))) == pytest.approx(8, abs=2)
+    # Of frames that repeat 8 times, 1 - lag / 8 are equal: below 1 / e after 5.06.
+    assert correlation_frames(table(rng.standard_normal(800).repeat(8))) in (5, 6)
+    two = pd.concat([table(rng.standard_normal(400).repeat(8), name) for name in "ab"])
+    assert correlation_frames(two) in (5, 6)
     assert correlation_frames(table(rng.standard_normal(500), timed=False)) == 1
     assert correlation_frames(table(np.zeros(10))) == 1
 

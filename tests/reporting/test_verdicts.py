@@ -35,7 +35,7 @@ def make_model(size=16):
         data_sha256="0" * 64,
     )
     detector = median_residual.Detector(median_residual.Params(kernel=3, blur=3))
-    return Model(detector, facts, np.array([1, 2, 3, 4]))
+    return Model(detector, facts, [np.array([1, 2, 3, 4])])
 
 
 @pytest.fixture

@@ -124,6 +124,8 @@ def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, mask
         "defects": metrics.defect_table(main.defect, labels, scores, threshold),
         "heatmap": {"threshold": 0.35, "top": 0.8},
         "threshold_from": "19 normal images of validation, alpha 0.05",
+        "verdict": "cannot say",
+        "threshold_verdict": {"advice": "add <more>", "flags": 0, "images": 3},
     }
     (compare.METRICS / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
     return result
@@ -175,6 +177,8 @@ def test_writes_every_output_the_same_twice(project, capsys):
         ["blur", 1, "vit"],
         ["blur", 2, "median_residual"],
     ]
+    assert set(leaderboard.verdict) == {"cannot say"}  # of unseen kinds too: one threshold
+    assert summary["vit"]["verdict"] == "cannot say"
     assert leaderboard.against_median_residual[0] == "ahead in image_auroc"
     assert compare.EXAMPLE.stat().st_size < 300_000
     with Image.open(compare.EXAMPLE) as image:
@@ -198,6 +202,7 @@ def test_report_stands_alone_and_holds_every_picture(project):
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "<b>padim</b> is behind" in page
+    assert "<b>cannot say</b>: add &lt;more&gt;" in page
     assert page.count('<th scope="col">groups</th>') == 2
     assert "<td>1</td>" in page  # the one anomalous image of either table
     assert "19 normal images of validation, alpha 0.05" in page

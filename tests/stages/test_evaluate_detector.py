@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+import blackswan
 from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors import median_residual
+from blackswan.detectors.interface import Scores
 
 NAME = "median_residual"
 METRICS = f"metrics/detectors/{NAME}.json"
@@ -89,29 +91,88 @@ def test_a_tree_without_normal_test_images_and_with_masks_for_some(tiny_project,
     assert measured["image_auroc"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_threshold_is_that_of_validation_normals(finished):
+def calibration_scores(project, column):
+    table = pd.read_parquet(project.root / f"data/models/{NAME}/calibration.parquet")
+    parts = [table.loc[table["set"] == kind, column] for kind in ("left_out", "forward")]
+    return [np.sort(part.to_numpy()) for part in parts]
+
+
+def test_the_threshold_is_the_larger_of_both_sets(finished):
+    left_out, ahead = calibration_scores(finished, "image_score")
+    assert (len(left_out), len(ahead)) == (28, 10)
+    found = result(finished)
+    # alpha 0.2: 5 of 28 + 1 p-values may alarm, and 2 of 10 + 1.
+    threshold = max(left_out[-5], ahead[-2])
+    assert found["threshold"] == pytest.approx(threshold, rel=1e-5)
+    assert found["threshold_from"] == (
+        "28 normal frames, each scored by a fit without its block of time, the last 10 also by a "
+        "fit on the earlier ones, alpha 0.2"
+    )
+    table = scores(finished)
+    assert table.flagged.tolist() == (table.image_score > threshold).tolist()
+    assert table.flagged.tolist() == (table.p_value <= 0.2).tolist()
+    above = [
+        max((1 + (part >= score).sum()) / (len(part) + 1) for part in (left_out, ahead))
+        for score in table.image_score
+    ]
+    assert table.p_value.tolist() == pytest.approx(above)
+    model = blackswan.load(finished.root / f"data/detectors/{NAME}")
+    assert model.facts.threshold == threshold
+    assert [np.sort(part).tolist() for part in model.normal_scores] == [
+        left_out.tolist(),
+        ahead.tolist(),
+    ]
+
+
+def test_the_colour_scale_is_of_the_same_fits_and_the_anomalies_of_validation(finished):
     rows, expected = detector_scores(finished, "validation")
+    peaks = expected.anomaly_maps.max(axis=(1, 2))[[row.label == 1 for row in rows]]
+    left_out, ahead = calibration_scores(finished, "map_peak")
+    scale = result(finished)["heatmap"]
+    assert scale["threshold"] == pytest.approx(max(left_out[-5], ahead[-2]), rel=1e-5)
+    assert scale["top"] == pytest.approx(np.median(peaks), rel=1e-5)
+
+
+def test_without_calibration_scores_normal_validation_images_set_the_threshold(tiny_project):
+    tiny_project.set(evaluate__calibration="split")
+    tiny_project.run("fit_baseline")
+    tiny_project.run("evaluate_detector", NAME)
+    rows, expected = detector_scores(tiny_project, "validation")
     normal = np.sort(expected.image_scores[[row.label == 0 for row in rows]])
     assert len(normal) == 9
-    found = result(finished)
+    found = result(tiny_project)
     # alpha 0.2 of 9 + 1: two p-values may alarm, so the second largest is the threshold.
     assert found["threshold"] == pytest.approx(normal[7], rel=1e-5)
-    assert found["threshold_from"].startswith("9 normal ")
-    assert found["threshold_from"].endswith("alpha 0.2")
-    table = scores(finished)
-    assert table.flagged.tolist() == (table.image_score > normal[7]).tolist()
-    assert table.flagged.tolist() == (table.p_value <= 0.2).tolist()
-    above = [(1 + (normal >= score).sum()) / 10 for score in table.image_score]
-    assert table.p_value.tolist() == pytest.approx(above)
-
-
-def test_the_colour_scale_is_that_of_validation(finished):
-    rows, expected = detector_scores(finished, "validation")
+    assert found["threshold_from"] == "9 normal validation images, alpha 0.2"
     peaks = expected.anomaly_maps.max(axis=(1, 2))
-    normal = np.array([row.label == 0 for row in rows])
-    scale = result(finished)["heatmap"]
-    assert scale["threshold"] == pytest.approx(np.sort(peaks[normal])[7], rel=1e-5)
-    assert scale["top"] == pytest.approx(np.median(peaks[~normal]), rel=1e-5)
+    peaks = np.sort(peaks[[row.label == 0 for row in rows]])
+    assert found["heatmap"]["threshold"] == pytest.approx(peaks[7], rel=1e-5)
+    table = scores(tiny_project)
+    assert table.flagged.tolist() == (table.p_value <= 0.2).tolist()
+
+
+def test_one_that_learns_anomalies_has_a_threshold_between(tiny_project, monkeypatch):
+    monkeypatch.setattr(median_residual, "LEARNS_ANOMALIES", True, raising=False)
+    monkeypatch.setattr(
+        median_residual.Detector,
+        "score",
+        lambda self, images: Scores(
+            np.array([0.9 if image.max() > 254 else 0.01 for image in images]),
+            np.stack([image[..., 0].astype(np.float32) for image in images]),
+            probabilities=True,
+        ),
+    )
+    tiny_project.run("fit_baseline")
+    tiny_project.set(evaluate__miss_rate=0.2)
+    tiny_project.run("evaluate_detector", NAME)
+    found = result(tiny_project)
+    assert found["threshold"] == pytest.approx(0.231662, rel=1e-5)  # midway of 0.01 and 0.9
+    assert found["threshold_from"].endswith("and at most 0.2 of validation's anomalies missed")
+    table = scores(tiny_project)
+    assert table.flagged.tolist() == (table.image_score > found["threshold"]).tolist()
+    tiny_project.set(evaluate__miss_rate=0.01)  # of 9 anomalies: no room
+    tiny_project.run("evaluate_detector", NAME)
+    assert result(tiny_project)["threshold"] == pytest.approx(0.01)
 
 
 def test_unseen_generators_have_tables_of_their_own(finished):
@@ -142,7 +203,8 @@ def test_twice_the_same_bytes(tiny_project):
     printed = tiny_project.run("evaluate_detector", NAME)
     assert tiny_project.outputs() == before
     held, measured = printed.splitlines()
-    assert held.startswith(f"{NAME}: the promise on false alarms: cannot say; too few normal test")
+    verdict = result(tiny_project)["threshold_verdict"]["verdict"]
+    assert held == f"{NAME}: the promise on false alarms: {verdict}"
     assert measured.startswith(f"{NAME}: image_auroc ")
     assert measured.endswith(", groups 2")
 
@@ -190,13 +252,13 @@ def test_without_masks_pixel_metrics_are_absent_not_zero(tiny_project, mvtec_tre
     assert "image_auroc" in found
 
 
-def test_an_alpha_that_validation_cannot_support_is_refused(tiny_project):
-    tiny_project.set(evaluate__alpha=0.05)
+def test_an_alpha_that_the_normals_cannot_support_is_refused(tiny_project):
+    tiny_project.set(evaluate__alpha=0.03)
     message = tiny_project.refuse("evaluate_detector", NAME)
-    assert "evaluate.alpha = 0.05 is too small for 9 held-out normal images" in message
-    assert "the smallest possible is 0.1," in message
-    tiny_project.set(evaluate__alpha=0.1)
-    tiny_project.run("evaluate_detector", NAME)
+    assert "evaluate.alpha = 0.03 is too small for 28 held-out normal images" in message
+    assert "the smallest possible is 0.034483," in message
+    tiny_project.set(evaluate__alpha=0.034483)
+    tiny_project.run("evaluate_detector", NAME)  # by the left-out images alone: 10 are too few
 
 
 def test_a_model_that_is_not_there_is_told(tiny_project):
@@ -212,3 +274,4 @@ def test_it_says_whether_the_promise_on_false_alarms_holds(finished):
     assert 0 < said["images"] <= len(normal)
     assert said["flags"] <= max(1, normal.flagged.sum())
     assert bool(said["advice"]) == (said["verdict"] != "holds")
+    assert result(finished)["verdict"] == said["verdict"]

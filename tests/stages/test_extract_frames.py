@@ -49,8 +49,8 @@ def test_twice_the_same_bytes_and_nothing_left_over(tiny_project):
     ]
     assert tiny_project.outputs() == before
     assert sorted(path.name for path in (tiny_project.root / "data").iterdir()) == [
-        "anomalies", "dataset", "detectors", "frames", "labels.csv", "models", "raw", "scores",
-        "weights",
+        "anomalies", "checkpoints", "dataset", "detectors", "frames", "labels.csv", "models", "raw",
+        "scores", "weights",
     ]  # fmt: skip
 
 
