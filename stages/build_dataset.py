@@ -69,8 +69,8 @@ def build_rows(record: Frame, params: Params) -> list[Row]:
         mask = crop_and_resize(mask, params.crop, params.image_size, mask=True)
         if not mask.any():
             raise InputError(
-                "build_dataset.crop and image_size leave nothing of the anomaly of "
-                f"{record.image}; crop and scale in extract_frames instead"
+                f"build_dataset.crop leaves nothing of the anomaly of {record.image}; "
+                "crop in extract_frames instead"
             )
 
     copies = params.augment.copies if record.split == "train" else 0

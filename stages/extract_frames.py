@@ -5,16 +5,20 @@ photos or an MVTec-style tree is read as it is; all are cropped and resized here
 extract_frames`
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from blackswan.data.files import frame_name, list_images
 from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize, write_png
+from blackswan.data.photos import Params as PhotoParams
+from blackswan.data.photos import settle
 from blackswan.data.records import Frame, SourceImage, write_index
 from blackswan.data.sources import folder, mvtec, video
 from blackswan.errors import InputError, run
@@ -31,10 +35,10 @@ class Source(Section):
     path: Path  # a video, a folder of videos or photos, an MVTec-style tree
 
 
-class Params(Section):
+class Params(PhotoParams):
     """What is taken of the source."""
 
-    crop: Crop
+    crop: Literal["auto"] | Crop  # auto: center_square of videos, none of photos
     size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the size of the source
     video: video.Sampling
     folder: folder.Params
@@ -63,22 +67,43 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
     return folder.list_frames(path, params.folder)
 
 
+def settle_photos(path: Path, items: Iterable[SourceImage], params: Params) -> list[SourceImage]:
+    """Settle how photos are read; say on stderr where they are squeezed to a square."""
+    settled, not_square = settle(path, items, params)
+    if not_square and params.size and params.crop in ("auto", "none"):
+        print(
+            f"{path}: {not_square} of {len(settled)} photos are not square; they are scaled to "
+            f"{params.size} x {params.size}, which changes their aspect (extract_frames.crop: "
+            "center_square cuts instead)",
+            file=sys.stderr,
+        )
+    return settled
+
+
+def crop_of(frame: Frame, crop: Literal["auto"] | Crop) -> Crop:
+    """Return the crop of a frame: what "auto" means depends on whether it is one of a video."""
+    if crop != "auto":
+        return crop
+    return "none" if frame.timestamp_s is None else "center_square"
+
+
 def store(item: SourceImage, params: Params, frames: Path) -> Frame:
     """Crop, resize and write one image with its mask, if it has one."""
     image, mask = item.read()
     name = f"{frame_name(item.frame.image)}.png"
     frame = replace(item.frame, image=f"images/{name}", label=item.frame.label or "normal")
-    image = crop_and_resize(image, params.crop, params.size)  # the source may be large: let it go
+    crop = crop_of(frame, params.crop)
+    image = crop_and_resize(image, crop, params.size)  # the source may be large: let it go
     write_png(frames / frame.image, image)
     del image
     if mask is None:
         return frame
     if not mask.any():
         raise InputError(f"the mask of {name} marks nothing; draw the anomaly, or remove the mask")
-    mask = crop_and_resize(mask, params.crop, params.size, mask=True)
+    mask = crop_and_resize(mask, crop, params.size, mask=True)
     if not mask.any():
         raise InputError(
-            f"extract_frames.crop or size leaves nothing of the anomaly of {name}; take larger ones"
+            f"extract_frames.crop leaves nothing of the anomaly of {name}; take a larger one"
         )
     frame = replace(frame, mask=f"masks/{name}")
     write_png(frames / frame.mask, mask)
@@ -91,6 +116,8 @@ def main() -> None:
     source = load_section(Source, "source")
     with replace_folder(FRAMES) as partial:
         items = open_source(source.path, params)
+        if isinstance(items, list):  # of files; a video is decoded as it goes
+            items = settle_photos(source.path, items, params)
         frames = list(parallel_map(lambda item: store(item, params, partial), items))
         twice = [
             name for name, count in Counter(frame.image for frame in frames).items() if count > 1

@@ -1,15 +1,12 @@
 """A folder of images as a source: all normal, or with one sub-folder for each label."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from pydantic import field_validator
 
 from blackswan.data.files import list_images, name_by_stem, refuse_twins
-from blackswan.data.images import read_image, read_mask
+from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError, cause, shown
 from blackswan.params import Section
@@ -89,27 +86,16 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
             "the splits need at least two"
         )
     frames = [
-        SourceImage(_frame(path, file, "normal", "", params), reader(file))
+        SourceImage(_frame(path, file, "normal", "", params), Photo(file))
         for file in normal.values()
     ]
     for stem, file in anomalous.items():
         folders = PurePosixPath(stem).parts[:-1]
         defect = folders[0] if folders else PurePosixPath(params.anomalous).name
         frame = _frame(path, file, "anomalous", defect, params)
-        frames.append(SourceImage(frame, reader(file, masks.get(stem))))
+        own = (masks[stem],) if stem in masks else ()
+        frames.append(SourceImage(frame, Photo(file, own)))
     return sorted(frames, key=lambda item: item.frame.image)
-
-
-def reader(
-    image: Path, mask: Path | None = None
-) -> Callable[[], tuple[np.ndarray, np.ndarray | None]]:
-    """Return the function that reads `image` and `mask`; InputError if their sizes differ."""
-    return partial(_read, image, mask)
-
-
-def _read(image: Path, mask: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    pixels = read_image(image)
-    return pixels, None if mask is None else read_mask(mask, pixels.shape[:2])
 
 
 def _take(files: dict[str, Path], folder: str) -> dict[str, Path]:

@@ -5,14 +5,11 @@ A mask is named like its image, with or without `_mask` behind it.
 """
 
 import hashlib
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from blackswan.data.files import list_images, listed, name_by_stem, refuse_twins
+from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
-from blackswan.data.sources.folder import reader
 from blackswan.errors import InputError
 
 _NORMAL = ("good", "ok")
@@ -57,8 +54,8 @@ def list_frames(path: Path, category: str = "") -> list[SourceImage]:
             label="normal" if normal else "anomalous",
             defect="" if normal else kind,
         )
-        read = partial(_read_normal, file, mask) if normal else reader(file, mask)
-        frames.append(SourceImage(frame, read))
+        own = () if mask is None else (mask,)
+        frames.append(SourceImage(frame, Photo(file, own, normal)))
     return frames
 
 
@@ -137,14 +134,3 @@ def _length(path: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_normal(file: Path, mask: Path | None) -> tuple[np.ndarray, None]:
-    """Read a normal image; where it has a mask, the mask has to be black."""
-    image, marked = reader(file, mask)()
-    if marked is not None and marked.any():
-        raise InputError(
-            f"{file} is in a folder of normal images, but {mask} marks a "
-            "defect in it; move the image or remove the mask"
-        )
-    return image, None
