@@ -55,6 +55,6 @@ def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery
         "source_state": state_of(files),
         "every_n_seconds": f"{every_n_seconds:g}",
     }
-    images = open_images(source, files, sampling)
+    images = open_images(source, files, sampling, judge.facts.preprocessing.bit_depth)
     found = write_verdicts(judge, images, out, facts, page=gallery)
     print(f"{found.anomalous} of {found.images} images flagged; see {out}")

@@ -21,7 +21,7 @@ from blackswan.data.images import (
     read_image,
     read_mask,
 )
-from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.data.preprocessing import Step
 from blackswan.data.records import Frame, read_index
 from blackswan.data.splits import SPLITS
 from blackswan.errors import InputError, run
@@ -70,8 +70,8 @@ def build_rows(record: Frame, params: Params) -> list[Row]:
         mask = crop_and_resize(mask, params.crop, params.image_size, mask=True)
         if not mask.any():
             raise InputError(
-                "build_dataset.crop and image_size leave nothing of the anomaly of "
-                f"{record.image}; crop and scale in extract_frames instead"
+                f"build_dataset.crop leaves nothing of the anomaly of {record.image}; "
+                "crop in extract_frames instead"
             )
 
     copies = params.augment.copies if record.split == "train" else 0
@@ -110,8 +110,8 @@ def main() -> None:
     counts = {}
     with replace_folder(DATASET) as folder:
         step = Step(crop=params.crop, size=params.image_size)
-        earlier = preprocessing.read(FRAMES / "preprocessing.json").steps
-        done = Preprocessing(steps=[*earlier, step])
+        earlier = preprocessing.read(FRAMES / "preprocessing.json")
+        done = earlier.model_copy(update={"steps": [*earlier.steps, step]})
         for split in SPLITS:
             chosen = [record for record in records if record.split == split]
             counts[split] = len(chosen) * (1 + params.augment.copies if split == "train" else 1)

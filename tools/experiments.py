@@ -53,10 +53,7 @@ def tabulate(runs: list[dict[str, Any]]) -> pd.DataFrame:
     metrics = pd.DataFrame([run["metrics"] for run in runs])
     changed = that_differ(params)
     moved = [
-        name
-        for metric in METRICS
-        for name in that_differ(metrics)
-        if metric in name.split(".")[1:]
+        name for metric in METRICS for name in that_differ(metrics) if metric in name.split(".")[1:]
     ]
     names = pd.DataFrame({"experiment": [run["experiment"] for run in runs]})
     table = pd.concat([names, params[changed], metrics[moved]], axis=1).map(_cell)

@@ -153,8 +153,14 @@ class Split(Sequence[Row]):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What was done to the images of the source."""
-        metadata = pq.read_schema(self.paths[0]).metadata
+        """What was done to the images of the source; InputError where the shards do not say."""
+        metadata = pq.read_schema(self.paths[0]).metadata or {}
+        if PREPROCESSING not in metadata:
+            raise InputError(
+                f"{self.paths[0]} does not say how its images were cropped and scaled (metadata "
+                f"{PREPROCESSING.decode()}), so no new image can be prepared alike; write it again "
+                "with `dvc repro build_dataset`"
+            )
         return Preprocessing.model_validate_json(metadata[PREPROCESSING])
 
     def images(self, indices: Iterable[int]) -> "Pictures":

@@ -10,6 +10,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself objects past 89 million
 MAX_BYTES = 640_000_000  # while decoding: 8 bytes a pixel, where most files need 7
 STRIP = 1 << 19  # pixels that are converted at a time, in some 15 MB
+PEAK = 64  # grey levels from black or white within which JPEG leaves a mask
 
 _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # a pixel; others: 4
 _STORED: dict[
@@ -43,20 +46,77 @@ Image.core.set_block_size(64 << 20)
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its pixels."""
+
+    width: int  # as stored, before it is turned
+    height: int
+    deep: bool  # 16 bits a value
+    orientation: int  # of EXIF, 1 where there is none; PNG may hold one behind its pixels, too
+
+
+def read_header(path: Path) -> Header:
+    """Read what an image file says before its pixels, which stay undecoded."""
+    with _opened(path, str(path)) as image:
+        has_exif = image.format != "PNG" or "exif" in image.info  # PNG would decode to look further
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+        return Header(image.width, image.height, _is_deep(image), orientation)
+
+
+def largest_value(path: Path) -> int:
+    """Return the largest value in an image file of 16 bits."""
+    with _opened(path, str(path)) as image:
+        if image.mode.startswith("I;16"):
+            return int(image.getextrema()[1])  # type: ignore[arg-type]
+        return int(_decode_deep(image, path, str(path))[:, :, :3].max())
+
+
 def decode_rgb(source: Path | io.BytesIO, name: str) -> np.ndarray:
     """Decode an image file to uint8 (H, W, 3) RGB, upright; `name` stands in the InputError."""
+    return decode_turned(source, name)[0]
+
+
+def decode_turned(
+    source: Path | io.BytesIO, name: str, bit_depth: int = 16
+) -> tuple[np.ndarray, object]:
+    """Decode like `decode_rgb`; return also the EXIF orientation that was applied.
+
+    Of what 16 bits store, the upper 8 of the lower `bit_depth` are kept.
+    """
     with _opened(source, name) as image:
         if image.mode in ("I", "F"):
             raise InputError(f"{name} has grey values of 32 bits; convert it to 8 or 16 bits")
-        return _converted(image, source, _rgb, np.uint8, (3,))
+        decoded = None
+        if bit_depth < 16 and _is_deep(image) and not image.mode.startswith("I;16"):
+            decoded = _scaled(_decode_deep(image, source, name), bit_depth, name)
+        convert = partial(_rgb, bit_depth=bit_depth, name=name)
+        return _converted(image, source, convert, np.uint8, (3,), decoded=decoded)
 
 
-def decode_marks(source: Path | io.BytesIO, name: str) -> np.ndarray:
-    """Decode a mask file to bool (H, W), upright, false where black; InputError for JPEG."""
+def decode_marks(source: Path | io.BytesIO, name: str, orientation: object = 1) -> np.ndarray:
+    """Decode a mask file to bool (H, W), upright, false where black.
+
+    Where alpha varies, what is more opaque than not is marked. `orientation` is the EXIF one that
+    turns a mask without its own. Raises InputError for a JPEG that is not black and white.
+    """
     with _opened(source, name) as image:
         if image.format in ("JPEG", "MPO"):
-            raise InputError(f"{name} is JPEG, which blurs the border of a mask; save it as PNG")
-        return _converted(image, source, _marks, np.bool_, ())
+            levels = _Levels()
+            marks, _ = _converted(image, source, levels.mark, np.bool_, (), orientation)
+            if not levels.have_two_peaks:
+                raise InputError(
+                    f"{name} is JPEG, which blurs the border of a mask, and not black and white; "
+                    "save it as PNG"
+                )
+            return marks
+        if image.has_transparency_data:
+            opacity = _Opacity()
+            codes, _ = _converted(image, source, opacity.encode, np.uint8, (), orientation)
+            codes &= opacity.meant  # in place, and 0 or 1: a large mask has no room for a copy
+            codes >>= opacity.meant - 1
+            return codes.view(np.bool_)
+        return _converted(image, source, _marks, np.bool_, (), orientation)[0]
 
 
 @contextmanager
@@ -154,11 +214,19 @@ def _converted(
     convert: Callable[[Image.Image], np.ndarray],
     kind: type,
     channels: tuple[int, ...],
-) -> np.ndarray:
-    """Decode and convert, strip by strip, into an upright array (H, W, *channels)."""
-    orientation = _load(image)
-    if _is_large_webp(image):
-        pixels = _decode_webp(image, source)
+    otherwise: object = 1,
+    decoded: np.ndarray | None = None,
+) -> tuple[np.ndarray, object]:
+    """Decode and convert, strip by strip, into an upright array (H, W, *channels).
+
+    Return also the EXIF orientation that was applied, `otherwise` where the file has none. What
+    OpenCV has `decoded` is not decoded again.
+    """
+    orientation = _load(image, decoded is not None or _is_large_webp(image))
+    if orientation not in _STORED:
+        orientation = otherwise
+    pixels = _decode_webp(image, source) if _is_large_webp(image) else decoded
+    if pixels is not None:
         height, width = pixels.shape[:2]
     else:
         width, height = image.im.size  # before it is turned
@@ -168,21 +236,21 @@ def _converted(
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        if _is_large_webp(image):
+        if pixels is not None:
             strip = Image.fromarray(pixels[top:bottom])
         elif rows >= height and image.size == (width, height):
             strip = image  # small, and not a TIFF to be turned, whose size says what it will be
         else:
             strip = image.crop((0, top, width, bottom))
         stored[top:bottom] = convert(strip)
-    return upright
+    return upright, orientation
 
 
-def _load(image: Image.Image) -> object:
-    """Decode, unless OpenCV will, and return the EXIF orientation, which is not yet applied."""
+def _load(image: Image.Image, by_opencv: bool) -> object:
+    """Decode, unless OpenCV does, and return the EXIF orientation, which is not yet applied."""
     if image.format == "TIFF":  # Pillow would turn it in a second copy as it loads it
         orientation = image.getexif().pop(ExifTags.Base.Orientation, 1)
-    if not _is_large_webp(image):
+    if not by_opencv:
         image.load()
     if image.format != "TIFF":  # PNG may hold it behind the pixels
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -209,10 +277,42 @@ def _decode_webp(image: Image.Image, source: Path | io.BytesIO) -> np.ndarray:
     return pixels
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _is_deep(image: Image.Image) -> bool:
+    """Say whether values have 16 bits, of which Pillow keeps 8 where there is colour."""
+    return any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
+
+
+def _decode_deep(image: Image.Image, source: Path | io.BytesIO, name: str) -> np.ndarray:
+    """Decode colour of 16 bits to uint16 (H, W, 3) RGB or (H, W, 4) RGBA, as stored."""
+    needed = 12 * image.width * image.height + _length(source)  # both depths of four values
+    if needed > MAX_BYTES:
+        raise InputError(
+            f"{name} takes {needed // 10**6} MB to decode, the limit is {MAX_BYTES // 10**6}; "
+            "convert it to 8 bits, or scale it down"
+        )
+    with memory(needed):
+        data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+            raise ValueError("OpenCV finds no colour of 16 bits in it")
+        pixels[:, :, :3] = pixels[:, :, 2::-1].copy()
+        return pixels
+
+
+def _scaled(values: np.ndarray, bit_depth: int, name: str) -> np.ndarray:
+    """Return the upper 8 of `bit_depth` bits; InputError where a value has more."""
+    if bit_depth < 16 and values.size and (largest := int(values.max())) >> bit_depth:
+        raise InputError(
+            f"{name} has the value {largest}, which takes more than {bit_depth} bits; raise "
+            "extract_frames.bit_depth, or set it to null"
+        )
+    return (values >> (bit_depth - 8)).astype(np.uint8)
+
+
+def _rgb(image: Image.Image, bit_depth: int = 16, name: str = "") -> np.ndarray:
     """Return uint8 (H, W, 3), or (H, W, 1) where it is grey."""
-    if image.mode.startswith("I;16"):
-        return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]  # as Pillow does for colour
+    if image.mode.startswith("I;16"):  # as Pillow does for colour of 16 bits
+        return _scaled(np.asarray(image), bit_depth, name)[:, :, None]
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image.convert("RGBA"))
@@ -220,7 +320,45 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _marks(image: Image.Image) -> np.ndarray:
-    opaque_grey = image.mode in ("1", "L") and not image.has_transparency_data
-    if opaque_grey or image.mode.startswith("I") or image.mode == "F":
+    if image.mode in ("1", "L") or image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image).astype(np.bool_)
     return np.any(_rgb(image), axis=2)
+
+
+class _Levels:
+    """The grey levels of a JPEG mask, which lie around black and white if it was one of two."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(256, np.int64)
+
+    def mark(self, image: Image.Image) -> np.ndarray:
+        """Count the levels of a strip and return what is brighter than half."""
+        brightest = _rgb(image).max(axis=2)  # a coloured mark is as bright as a white one
+        self.counts += np.bincount(brightest.ravel(), minlength=256)
+        return brightest > 127
+
+    @property
+    def have_two_peaks(self) -> bool:
+        """Say whether at most a twentieth lies between the peaks, and less than in either."""
+        black, white = self.counts[:PEAK].sum(), self.counts[-PEAK:].sum()
+        between = self.counts.sum() - black - white
+        return between <= min(self.counts.sum() / 20, black, white)
+
+
+class _Opacity:
+    """Marks by colour (1) and by opacity (2), until all strips tell whether alpha varies."""
+
+    def __init__(self) -> None:
+        self._least, self._most = 255, 0
+
+    def encode(self, image: Image.Image) -> np.ndarray:
+        """Return the sum of both marks, uint8 (H, W)."""
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        self._least = min(self._least, int(alpha.min()))
+        self._most = max(self._most, int(alpha.max()))
+        return np.any(_rgb(image), axis=2) + np.uint8(2) * (alpha > 127)
+
+    @property
+    def meant(self) -> int:
+        """The mark that counts."""
+        return 2 if self._least < self._most else 1

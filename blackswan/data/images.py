@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from blackswan.data.decoding import MAX_PIXELS, decode_marks, decode_rgb
+from blackswan.data.decoding import MAX_PIXELS, decode_marks, decode_rgb, decode_turned
 from blackswan.errors import InputError
 from blackswan.parallel import memory
 
@@ -53,12 +53,22 @@ def read_image(path: Path) -> np.ndarray:
     return decode_rgb(path, str(path))
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_turned(path: Path, bit_depth: int) -> tuple[np.ndarray, object]:
+    """Read an image file like `read_image`, and the EXIF orientation that was applied.
+
+    Of 16 bits, the upper 8 of the lower `bit_depth` are kept; InputError where more are in use.
+    """
+    return decode_turned(path, str(path), bit_depth)
+
+
+def read_mask(path: Path, size: tuple[int, int], orientation: object = 1) -> np.ndarray:
     """Read a mask file of `size` (H, W) as bool (H, W); whatever is not black is anomalous.
 
-    Raises InputError for another size, for JPEG (its noise is not black) and for a broken file.
+    Where alpha varies, it tells; JPEG is cut at half. `orientation` is the EXIF one that turns a
+    mask without its own. Raises InputError for another size, for a JPEG that is not black and
+    white and for a broken file.
     """
-    mask = decode_marks(path, str(path))
+    mask = decode_marks(path, str(path), orientation)
     if mask.shape != tuple(size):
         raise InputError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
@@ -144,7 +154,8 @@ def crop_and_resize(
     """Crop an image or mask, then scale it to size x size pixels; `size` None keeps the pixels.
 
     What is not square is stretched to the square. Images are averaged where they shrink and
-    interpolated where they grow, masks take the nearest pixel. Without a change returns `image`.
+    interpolated where they grow. A pixel of a mask is true where any that it covers is, and takes
+    the nearest where the mask grows. Without a change returns `image`.
     """
     height, width = image.shape[:2]
     left, top, box_width, box_height = crop_box(width, height, crop)
@@ -154,14 +165,27 @@ def crop_and_resize(
     if size is None or (box_width, box_height) == (size, size):
         return image if whole else np.ascontiguousarray(image)
     with memory(2 * size * size * (1 if mask else 3)):  # the result, and what is next made of it
-        return (_nearest if mask else _averaged)(image, size)
+        return (_covered if mask else _averaged)(image, size)
 
 
-def _nearest(image: np.ndarray, size: int) -> np.ndarray:
-    nearest = cv2.resize(
-        image.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return nearest.astype(image.dtype)
+def _covered(mask: np.ndarray, size: int) -> np.ndarray:
+    """Scale a mask so that no defect is lost, however small."""
+    for axis in (0, 1):
+        if mask.shape[axis] > size:
+            mask = _any_along(mask, size, axis)
+    nearest = cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return nearest.astype(np.bool_)
+
+
+def _any_along(mask: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Shrink one axis to `size`: true where any pixel is that the new one covers, even in part."""
+    edges = np.arange(size + 1) * mask.shape[axis]  # in parts of a pixel, `size` to each
+    covered = np.logical_or.reduceat(mask, edges[:-1] // size, axis=axis)
+    shared = np.flatnonzero(edges[1:] % size)  # whose last pixel is also the first of the next
+    last = np.take(mask, edges[1:][shared] // size, axis=axis)
+    place = (shared,) if axis == 0 else (slice(None), shared)
+    covered[place] |= last
+    return covered
 
 
 def _averaged(image: np.ndarray, size: int) -> np.ndarray:

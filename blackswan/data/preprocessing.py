@@ -21,11 +21,12 @@ class Preprocessing(Section):
     """The steps of extract_frames and build_dataset, in their order."""
 
     steps: list[Step]
+    bit_depth: int = Field(default=16, ge=8, le=16)  # of files of 16 bits, which are read as 8
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return the RGB image, uint8 (H, W, 3), as a detector sees it."""
+    def __call__(self, image: np.ndarray, *, mask: bool = False) -> np.ndarray:
+        """Return the RGB image, uint8 (H, W, 3), or the mask, bool (H, W), a detector sees."""
         for step in self.steps:
-            image = crop_and_resize(image, step.crop, step.size)
+            image = crop_and_resize(image, step.crop, step.size, mask=mask)
         return image
 
 

@@ -21,7 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tqdm import tqdm
 
 from blackswan.data.files import Listing, frame_name, list_files, tell_left_out
-from blackswan.data.images import read_image, write_png
+from blackswan.data.images import write_png
+from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources import video
 from blackswan.errors import InputError
@@ -79,11 +80,21 @@ def list_source(path: Path) -> list[Path]:
     return files
 
 
-def open_images(path: Path, files: list[Path], sampling: video.Sampling) -> Iterable[SourceImage]:
-    """Return the images of the `files` that `list_source(path)` found, undecoded."""
+def open_images(
+    path: Path, files: list[Path], sampling: video.Sampling, bit_depth: int = 16
+) -> Iterable[SourceImage]:
+    """Return the images of the `files` that `list_source(path)` found, undecoded.
+
+    Of photos of 16 bits, the upper 8 of the lower `bit_depth` are kept.
+    """
     if files[0].suffix.lower() in video.SUFFIXES:
         return chain.from_iterable(video.iterate_frames(file, sampling) for file in files)
-    return [_photo(path, photo) for photo in files]
+    root = path.absolute().name
+    names = [file.relative_to(path).as_posix() for file in files]
+    return [
+        SourceImage(Frame(name, root), Photo(file, bit_depth=bit_depth))
+        for name, file in zip(names, files, strict=True)
+    ]
 
 
 def state_of(files: list[Path]) -> str:
@@ -118,11 +129,6 @@ def write_verdicts(
     if page:
         _write_page(folder, run)
     return _summary(folder)
-
-
-def _photo(root: Path, path: Path) -> SourceImage:
-    frame = Frame(path.relative_to(root).as_posix(), root.absolute().name)
-    return SourceImage(frame, lambda: (read_image(path), None))
 
 
 def _claim(folder: Path, run: dict[str, str]) -> None:

@@ -40,6 +40,8 @@ def reference(data):
         opaque_grey = image.mode in ("1", "L") and not image.has_transparency_data
         marks = np.asarray(image).astype(np.bool_) if opaque_grey else None
         if image.has_transparency_data:
+            alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+            marks = alpha > 127 if np.ptp(alpha) else None
             black = Image.new("RGBA", image.size, "black")
             image = Image.alpha_composite(black, image.convert("RGBA"))
         rgb = np.array(image.convert("RGB"))
@@ -204,7 +206,7 @@ def test_what_takes_too_much_is_refused_before_it_is_decoded(
     "error", [OSError(12, "Cannot allocate memory"), OSError("out of memory error when reading")]
 )
 def test_missing_memory_is_no_fault_of_the_file(monkeypatch, error):
-    def fail(_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(decoding, "_rgb", fail)

@@ -3,6 +3,8 @@ from collections import Counter
 
 import cv2
 import numpy as np
+import pytest
+from conftest import SHARED
 from PIL import Image
 
 from blackswan.data.images import read_image
@@ -141,6 +143,59 @@ def test_what_fails_every_image_alike_ends_at_the_second(tiny_project):
     tiny_project.set(extract_frames__crop=[0, 0, 4000, 4000])
     message = tiny_project.refuse("extract_frames")
     assert message.startswith("error: crop = [0, 0, 4000, 4000]")
+
+
+def test_photos_are_not_cropped_by_default(tiny_project, tmp_path, capsys):
+    wide = np.zeros((40, 120, 3), np.uint8)
+    wide[:, -20:] = 255  # a square from the centre has none of it
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(photos / name), wide)
+    tiny_project.set(source__path=str(photos))
+    tiny_project.run("extract_frames")
+    image = read_image(tiny_project.root / FRAMES / "images/a.png")
+    assert image.shape == (32, 32, 3)
+    assert (image[:, -5:] == 255).all()
+    assert capsys.readouterr().err == (
+        f"{photos}: 2 of 2 photos are not square; they are scaled to 32 x 32, which changes "
+        "their aspect (extract_frames.crop: center_square cuts instead)\n"
+    )
+    tiny_project.set(extract_frames__crop="center_square")
+    tiny_project.run("extract_frames")
+    assert not read_image(tiny_project.root / FRAMES / "images/a.png").any()
+    assert capsys.readouterr().err == ""
+
+
+CASES = {  # a source of ../shared/data/cases: params that it needs, and what is said
+    "png12in16": ({}, "read as 12 bits"),
+    "masksjpg": ({"masks": "masks"}, ""),
+    "inverted": ({"masks": "masks"}, "invert_masks to true"),
+    "exif90": ({"masks": "masks"}, "turned by its EXIF"),
+    "exif180": ({"masks": "masks"}, "EXIF turns 2 photos"),
+    "tiny_defect": ({"masks": "masks"}, ""),
+    "side_defect_nomask": ({}, "are not square"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_of_pixels_and_masks(tiny_project, capsys, name):
+    if not (SHARED / "cases" / name).is_dir():
+        pytest.skip(f"no ../shared/data/cases/{name}")
+    folder, said = CASES[name]
+    settings = {f"extract_frames__folder__{key}": value for key, value in folder.items()}
+    tiny_project.set(source__path=str((SHARED / "cases" / name).resolve()), **settings)
+    if name in ("inverted", "exif90"):
+        assert said in tiny_project.refuse("extract_frames")
+        key = "invert_masks" if name == "inverted" else "turn_masks"
+        tiny_project.set(**{f"extract_frames__{key}": True})
+    tiny_project.run("extract_frames")
+    if name not in ("inverted", "exif90"):
+        assert said in capsys.readouterr().err
+    frames = read_index(tiny_project.root / FRAMES / "index.csv")
+    masks = [read_image(tiny_project.root / FRAMES / f.mask)[..., 0] > 0 for f in frames if f.mask]
+    assert len(masks) == sum(frame.label == "anomalous" for frame in frames) * ("masks" in folder)
+    assert all(0 < mask.mean() < 0.25 for mask in masks)
 
 
 def test_two_videos_of_one_name_are_refused(tiny_project):

@@ -1,13 +1,12 @@
 """A folder of images as a source: all normal, or with sub-folders or masks that tell the labels."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from pydantic import field_validator
 
+from blackswan.data.decoding import decode_marks
 from blackswan.data.files import (
     SUFFIXES,
     counted_folders,
@@ -16,7 +15,7 @@ from blackswan.data.files import (
     refuse_twins,
     tell_left_out,
 )
-from blackswan.data.images import read_image, read_mask
+from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError, cause, shown
 from blackswan.parallel import parallel_map
@@ -75,10 +74,12 @@ class Params(Section):
         return self.masks.rpartition("/")[2] if "*" in self.masks else "*"
 
 
-def list_frames(path: Path, params: Params) -> list[SourceImage]:
+def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[SourceImage]:
     """List the images below `path` as frames with label, defect and group, sorted, undecoded.
 
-    Raises InputError where a label, mask or group is in doubt or fewer than two images are normal.
+    Where only its mask tells the label of an image, it is normal if that is black, or, `inverted`,
+    white. Raises InputError where a label, mask or group is in doubt or fewer than two images are
+    normal.
     """
     found = list_files(path)
     tell_left_out(path, found.left_out)
@@ -91,7 +92,7 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
     for stem, mask in masks.items():
         if stem not in files:
             raise InputError(f"the mask {mask} has no image {stem}; add or remove one")
-    defects = _defects(path, files, masks, params)
+    defects = _defects(path, files, masks, params, inverted)
     normal = [stem for stem, defect in defects.items() if not defect]
     if len(normal) < 2:
         raise InputError(
@@ -100,42 +101,10 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
         )
     frames = []
     for stem, file in files.items():
-        defect, own = defects[stem], [masks[stem]] if stem in masks else []
+        defect, own = defects[stem], (masks[stem],) if stem in masks else ()
         frame = _frame(path, file, "anomalous" if defect else "normal", defect, params)
-        frames.append(SourceImage(frame, (reader if defect else normal_reader)(file, *own)))
+        frames.append(SourceImage(frame, Photo(file, own, normal=not defect)))
     return sorted(frames, key=lambda item: item.frame.image)
-
-
-def reader(image: Path, *masks: Path) -> Callable[[], tuple[np.ndarray, np.ndarray | None]]:
-    """Return the function that reads `image` and what any of `masks` marks.
-
-    It raises InputError if their sizes differ.
-    """
-    return partial(_read, image, masks)
-
-
-def normal_reader(image: Path, *masks: Path) -> Callable[[], tuple[np.ndarray, None]]:
-    """Return the function that reads a normal image; InputError if one of `masks` is not black."""
-    return partial(_read_normal, image, masks)
-
-
-def _read(image: Path, masks: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray | None]:
-    pixels = read_image(image)
-    marks = None
-    for mask in masks:
-        marked = read_mask(mask, pixels.shape[:2])
-        marks = marked if marks is None else marks | marked
-    return pixels, marks
-
-
-def _read_normal(image: Path, masks: tuple[Path, ...]) -> tuple[np.ndarray, None]:
-    pixels, marks = _read(image, masks)
-    if marks is not None and marks.any():
-        raise InputError(
-            f"{image} is in a folder of normal images, but {masks[0]} marks a "
-            "defect in it; move the image or remove the mask"
-        )
-    return pixels, None
 
 
 def _take_masks(
@@ -175,7 +144,7 @@ def _name_of_image(name: str, pattern: str) -> str:
 
 
 def _defects(
-    path: Path, files: dict[str, Path], masks: dict[str, Path], params: Params
+    path: Path, files: dict[str, Path], masks: dict[str, Path], params: Params, inverted: bool
 ) -> dict[str, str]:
     """Return the defect of each image by its relative path, "" where it is normal."""
     named = {stem: _named_defect(stem, params) for stem in files}
@@ -189,7 +158,7 @@ def _defects(
             'normal to "" if every other image is normal'
         )
     doubtful = [stem for stem in unnamed if stem in masks]
-    marked = parallel_map(lambda stem: _is_marked(files[stem], masks[stem]), doubtful)
+    marked = parallel_map(lambda stem: _is_marked(masks[stem], inverted), doubtful)
     by_mask = dict(zip(doubtful, marked, strict=True))
     other = PurePosixPath(params.anomalous.replace(REST, "")).name or "anomaly"
     return {
@@ -214,11 +183,12 @@ def _named_defect(stem: str, params: Params) -> str | None:
     return "" if is_normal else None
 
 
-def _is_marked(image: Path, mask: Path) -> bool:
+def _is_marked(mask: Path, inverted: bool) -> bool:
     try:
-        return bool(np.any(_read(image, (mask,))[1]))
+        marks = decode_marks(mask, str(mask))
     except InputError:
         return True  # what is broken is said with all others, when they are read
+    return bool(np.any(marks != inverted))
 
 
 def _frame(path: Path, file: Path, label: str, defect: str, params: Params) -> Frame:

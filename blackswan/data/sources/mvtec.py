@@ -18,8 +18,8 @@ from blackswan.data.files import (
     tell,
     tell_left_out,
 )
+from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
-from blackswan.data.sources.folder import normal_reader, reader
 from blackswan.errors import InputError
 
 _NORMAL = ("good", "ok")
@@ -69,8 +69,8 @@ def list_frames(path: Path, category: str = "", normal: str = "") -> list[Source
             label="normal" if is_normal else "anomalous",
             defect="" if is_normal else kind,
         )
-        read = (normal_reader if is_normal else reader)(file, *masks.get(stem, []))
-        frames.append(SourceImage(frame, read))
+        photo = Photo(file, tuple(masks.get(stem, [])), is_normal)
+        frames.append(SourceImage(frame, photo))
     return _with_test_normals(root, frames)
 
 

@@ -1,23 +1,24 @@
 """Folders and layouts that other people hold, as they lie there."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
-from blackswan.data.sources.folder import Params
+from blackswan.data.sources import folder
+from blackswan.data.sources.opening import Params, open_source
 from blackswan.errors import InputError
-from stages.extract_frames import open_source
+from blackswan.params import load_section
 
 CASES = SHARED / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
-DEFAULT = {"normal": "normal", "anomalous": "anomaly", "masks": "", "group_pattern": ""}
+PARAMS = load_section(Params, "extract_frames", ROOT / "params.yaml")
 
 
 def read(case, category="", **changes):
-    params = SimpleNamespace(category=category, folder=Params(**DEFAULT | changes))
-    return list(open_source(CASES / case, params))
+    names = folder.Params.model_validate(PARAMS.folder.model_dump() | changes)
+    params = PARAMS.model_copy(update={"category": category, "folder": names})
+    return list(open_source(CASES / case, params).images)
 
 
 @pytest.mark.parametrize(

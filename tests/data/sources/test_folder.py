@@ -1,24 +1,25 @@
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from blackswan.data.sources import opening
 from blackswan.data.sources.folder import Params, list_frames
 from blackswan.errors import InputError
-from stages.extract_frames import open_source
+from blackswan.params import load_section
 
-ALIENS = Path(__file__).parents[3] / "../shared/data/folder/aliens"
+ROOT = Path(__file__).parents[3]
+ALIENS = ROOT / "../shared/data/folder/aliens"
 
 
 def params(normal="normal", anomalous="anomaly", masks="", group_pattern=""):
     return Params(normal=normal, anomalous=anomalous, masks=masks, group_pattern=group_pattern)
 
 
-SOURCE = SimpleNamespace(category="", folder=params())  # of extract_frames
+SOURCE = load_section(opening.Params, "extract_frames", ROOT / "params.yaml")
 
 
 def draw(root, *names, size=(6, 4), grey=90):
@@ -232,7 +233,7 @@ def test_group_pattern_is_checked_with_the_params(pattern, words):
 def test_labels_by_other_names_are_not_taken_as_normal(tmp_path, name):
     draw(tmp_path, "1.png", "2.png", f"{name}.png")
     refused(
-        lambda: open_source(tmp_path, SOURCE),
+        lambda: opening.open_source(tmp_path, SOURCE),
         f"no param names: the folder itself (2), {name.rpartition('/')[0]} (1); set",
         "extract_frames.folder.normal",
     )

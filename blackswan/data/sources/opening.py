@@ -1,0 +1,80 @@
+"""Any source as one sequence of images: a video, a folder of either kind, an MVTec-style tree."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from blackswan.data import photos
+from blackswan.data.files import list_images
+from blackswan.data.images import MAX_SIDE, Crop
+from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.data.records import SourceImage
+from blackswan.data.sources import folder, mvtec, video
+from blackswan.errors import InputError
+
+
+class Params(photos.Params):
+    """What is taken of a source, and how its files are meant."""
+
+    crop: Literal["auto"] | Crop  # auto: center_square of videos, none of photos
+    size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the size of the source
+    video: video.Sampling
+    folder: folder.Params
+    category: str  # of an MVTec-style root with many; else empty
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a source, and what is done to each of them."""
+
+    images: Iterable[SourceImage]
+    preprocessing: Preprocessing
+
+
+def open_source(path: Path, params: Params) -> Source:
+    """Tell what kind of source `path` is, and list its images or decode its videos as they go.
+
+    Raises InputError where it is none, or where labels, masks or groups are in doubt.
+    """
+    if not path.exists():
+        raise InputError(
+            f"source.path {path} does not exist; point it at a video or a folder of images"
+        )
+    if videos := video.list_videos(path):
+        if path.is_dir() and (found := list_images(path)):
+            raise InputError(
+                f"{path} holds videos and photos, such as {found[0].name}; keep one kind"
+            )
+        frames = chain.from_iterable(video.iterate_frames(file, params.video) for file in videos)
+        return Source(frames, _preprocessing(params, "center_square"))
+    if path.is_file():
+        raise InputError(
+            f"source.path {path} is neither a folder nor a video; "
+            f"videos end in {', '.join(sorted(video.SUFFIXES))}"
+        )
+    settled = photos.settle(path, _list_photos(path, params), params)
+    preprocessing = _preprocessing(params, "none", settled.bit_depth)
+    if settled.not_square and params.size and preprocessing.steps[0].crop == "none":
+        print(
+            f"{path}: {settled.not_square} of {len(settled.images)} photos are not square; they "
+            f"are scaled to {params.size} x {params.size}, which changes their aspect "
+            "(extract_frames.crop: center_square cuts instead)",
+            file=sys.stderr,
+        )
+    return Source(settled.images, preprocessing)
+
+
+def _list_photos(path: Path, params: Params) -> list[SourceImage]:
+    if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
+        return mvtec.list_frames(path, params.category, params.folder.normal)
+    return folder.list_frames(path, params.folder, inverted=bool(params.invert_masks))
+
+
+def _preprocessing(params: Params, auto: Crop, bit_depth: int = 16) -> Preprocessing:
+    crop = auto if params.crop == "auto" else params.crop
+    return Preprocessing(steps=[Step(crop=crop, size=params.size)], bit_depth=bit_depth)
