@@ -52,7 +52,12 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
             raise InputError(
                 f"{path} holds videos and photos, such as {photos[0].name}; keep one kind"
             )
-        return chain.from_iterable(video.iterate_frames(file, params.video) for file in videos)
+        if path.is_dir():
+            refuse_anomalous(path, videos, params.folder.anomalous)
+            video.say_what_is_no_video(path)
+        return chain.from_iterable(
+            video.iterate_frames(file, params.video, name) for name, file in named(path, videos)
+        )
     if path.is_file():
         raise InputError(
             f"source.path {path} is neither a folder nor a video; "
@@ -61,6 +66,23 @@ def open_source(path: Path, params: Params) -> Iterable[SourceImage]:
     if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
         return mvtec.list_frames(path, params.category)
     return folder.list_frames(path, params.folder)
+
+
+def named(path: Path, videos: list[Path]) -> list[tuple[str, Path]]:
+    """Pair each video with its name as a source: its path below the folder."""
+    if path.is_file():
+        return [(path.name, path)]
+    return [(video.relative_to(path).as_posix(), video) for video in videos]
+
+
+def refuse_anomalous(path: Path, videos: list[Path], anomalous: str) -> None:
+    """Raise InputError where a video lies in the folder of anomalies: all count as normal."""
+    for file in videos:
+        if anomalous and file.relative_to(path).is_relative_to(anomalous):
+            raise InputError(
+                f"{file} lies in the folder of anomalous images, but clips are taken as normal "
+                "ones; point source.path at the folder of the normal clips"
+            )
 
 
 def store(item: SourceImage, params: Params, frames: Path) -> Frame:

@@ -60,7 +60,7 @@ def test_a_text_file_named_mp4(tiny_project, raw):
     (raw / "text.mp4").write_text("not a video\n" * 50)
     point_at(tiny_project, "data/raw/text.mp4")
     message = tiny_project.refuse("extract_frames")
-    assert "data/raw/text.mp4 is no video that OpenCV can read; re-encode it" in message
+    assert "data/raw/text.mp4 is no video that FFmpeg can read; re-encode it" in message
 
 
 def test_a_file_that_is_no_video(tiny_project, raw):

@@ -75,6 +75,31 @@ def test_a_folder_of_videos(tiny_project):
     assert Counter(frame.source for frame in frames) == {"b.avi": 3, "clip.avi": 3}
 
 
+def test_nested_videos_of_one_name_are_told_apart(tiny_project, capsys):
+    raw = tiny_project.root / "data/raw"
+    for name in ("a", "b"):
+        (raw / name).mkdir()
+        shutil.copy(raw / "clip.avi", raw / name)
+    (raw / "b/notes.txt").touch()
+    tiny_project.set(source__path="data/raw", extract_frames__video__max_frames=3)
+    tiny_project.run("extract_frames")
+    frames = read_index(tiny_project.root / FRAMES / "index.csv")
+    counts = {"a/clip.avi": 3, "b/clip.avi": 3, "clip.avi": 3}
+    assert Counter(frame.source for frame in frames) == counts
+    assert frames[0].image == "images/a/clip/000000.png"
+    said = "data/raw: files that are no videos are left out: 1 .txt\n"
+    assert said in capsys.readouterr().err
+
+
+def test_clips_of_anomalies_are_not_taken_as_normal(tiny_project):
+    raw = tiny_project.root / "data/raw"
+    (raw / "anomaly").mkdir()
+    shutil.copy(raw / "clip.avi", raw / "anomaly")
+    tiny_project.set(source__path="data/raw")
+    message = tiny_project.refuse("extract_frames")
+    assert "data/raw/anomaly/clip.avi lies in the folder of anomalous images" in message
+
+
 def test_an_mvtec_tree_keeps_splits_defects_and_masks(tiny_project, mvtec_tree):
     tiny_project.set(source__path=str(mvtec_tree), extract_frames__size=None)
     assert tiny_project.run("extract_frames") == f"27 frames from {mvtec_tree}\n"
