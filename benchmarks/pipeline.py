@@ -35,7 +35,7 @@ TIMES = 10  # how often the long clip repeats the sample
 SIZE = 224  # pixels a side
 ANOMALIES_PER_FRAME = 4
 WARM_UP, STEPS = 2, 6  # training steps in each repetition that do not count, and that do
-PACKAGES = ["numpy", "opencv-python-headless", "pillow", "pyarrow", "torch", "transformers"]
+PACKAGES = ["av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "torch", "transformers"]
 
 
 @dataclass(frozen=True)

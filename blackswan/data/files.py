@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -22,7 +22,7 @@ MAX_PATH = 1000  # bytes; systems take 4096, and stages write below folders of t
 class Listing:
     """What a folder holds at any depth."""
 
-    images: list[Path] = field(default_factory=list)  # sorted by their relative POSIX path
+    files: list[Path] = field(default_factory=list)  # sorted by their relative POSIX path
     left_out: Counter[str] = field(default_factory=Counter)  # other files, by suffix in small
 
 
@@ -31,11 +31,11 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises InputError as `list_files` does, which also counts what is left out.
     """
-    return list_files(folder).images
+    return list_files(folder).files
 
 
-def list_files(folder: Path) -> Listing:
-    """List the image files below `folder` and count by suffix what else lies there.
+def list_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
+    """List the files below `folder` that end in `suffixes`, and count by suffix what else is there.
 
     Hidden files and folders are left out and not counted (macOS writes `._a.png` beside `a.png`),
     links are followed. Raises InputError for a folder that cannot be read or is reached twice, a
@@ -50,24 +50,24 @@ def list_files(folder: Path) -> Listing:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(parent, name) for name in files if not name.startswith(".")]
         for path in paths:
-            is_image = path.suffix.lower() in SUFFIXES
-            # A broken link may have led to a folder of images, whatever its name is.
-            if not path.is_file() if is_image else path.is_symlink() and not path.exists():
+            is_listed = path.suffix.lower() in suffixes
+            # A broken link may have led to a folder of them, whatever its name is.
+            if not path.is_file() if is_listed else path.is_symlink() and not path.exists():
                 raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
-            if is_image:
-                found.images.append(path)
+            if is_listed:
+                found.files.append(path)
                 continue
             found.left_out[path.suffix.lower()] += 1
             if not path.suffix:
                 _refuse_lost_link(path)
-    for path in found.images:
+    for path in found.files:
         check_name(folder, path)
-    found.images.sort(key=lambda path: path.relative_to(folder).as_posix())
+    found.files.sort(key=lambda path: path.relative_to(folder).as_posix())
     return found
 
 
 def tell_left_out(folder: Path, left_out: Counter[str]) -> None:
-    """Print to stderr, in one line, how many files that are no images were left out."""
+    """Print to stderr, in one line, how many files were left out, by suffix."""
     if left_out:
         counts = listed(
             [f"{left_out[name]} {name or 'without suffix'}" for name in sorted(left_out)]

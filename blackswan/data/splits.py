@@ -1,5 +1,6 @@
 """Splits that keep apart what belongs apart: blocks of time, groups, guard gaps."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -33,11 +34,12 @@ class Params(Section):
 def assign_splits(frames: Iterable[Frame], params: Params) -> list[Frame]:
     """Return the frames with group and split filled in, less those that fall into a guard gap.
 
-    Frames with a timestamp are split along the time of their own video: train, validation, test.
-    Images without one are split by group: whole groups, shuffled by seed; groups with an anomalous
-    image go to test, for the detectors learn from normal images and are tested on real defects. A
-    split that the source gives is kept, and where it gives no validation, whole groups leave train
-    for it. Raises InputError where a split gets no normal image.
+    Frames with a timestamp are split along the time of their own video: train, validation, test;
+    anomalous ones go to test, and the normal ones within the guard gap of these stay out of train
+    and validation. Images without one are split by group: whole groups, shuffled by seed; groups
+    with an anomalous image go to test, for the detectors learn from normal images and are tested on
+    real defects. A split that the source gives is kept, and where it gives no validation, whole
+    groups leave train for it. Raises InputError where a split gets no normal image.
     """
     timed, loose, given = defaultdict(list), [], []
     for frame in frames:
@@ -58,29 +60,47 @@ def assign_splits(frames: Iterable[Frame], params: Params) -> list[Frame]:
 def _split_by_time(video: list[Frame], params: Params) -> list[Frame]:
     """Cut one video into whole blocks of time: train first, then validation, test last."""
     times = [frame.timestamp_s or 0.0 for frame in video]
-    start, end = min(times), max(times)
-    blocks = int((end - start) / params.block_seconds) + 1
+    anomalous = [time for frame, time in zip(video, times, strict=True) if _is_anomalous(frame)]
+    normal = sorted(
+        time for frame, time in zip(video, times, strict=True) if not _is_anomalous(frame)
+    )
+    start = min(times)
+    blocks = int((max(normal) - start) / params.block_seconds) + 1 if normal else 0
     borders = [round(blocks * share) for share in (params.train, params.train + params.validation)]
+    edges = [start + border * params.block_seconds for border in borders]
     assigned = []
     for frame, time in zip(video, times, strict=True):
-        if any(
-            abs(time - start - border * params.block_seconds) < params.guard_seconds
-            for border in borders
+        block = int((time - start) / params.block_seconds)
+        split, group = (
+            SPLITS[sum(block >= border for border in borders)],
+            f"{frame.source}/{block:06d}",
+        )
+        if _is_anomalous(frame):
+            if split != "test":  # no group lies in two splits
+                split, group = "test", f"{group}/anomalous"
+        elif _is_near(time, edges, params) or (
+            split != "test" and _is_near(time, anomalous, params)
         ):
             continue
-        block = int((time - start) / params.block_seconds)
-        split = SPLITS[sum(block >= border for border in borders)]
-        assigned.append(replace(frame, group=f"{frame.source}/{block:06d}", split=split))
+        assigned.append(replace(frame, group=group, split=split))
     return assigned
+
+
+def _is_near(time: float, others: list[float], params: Params) -> bool:
+    """Say whether one of the sorted `others` lies within the guard gap of `time`."""
+    after = bisect_left(others, time)
+    return any(
+        abs(time - other) < params.guard_seconds for other in others[max(0, after - 1) : after + 1]
+    )
+
+
+def _is_anomalous(frame: Frame) -> bool:
+    return frame.label == "anomalous"
 
 
 def _split_by_group(frames: list[Frame], params: Params) -> list[Frame]:
     by_group = _by_group(frames)
-    defective = {
-        name
-        for name, members in by_group.items()
-        if any(frame.label == "anomalous" for frame in members)
-    }
+    defective = {name for name, members in by_group.items() if any(map(_is_anomalous, members))}
     shares = {"train": params.train, "validation": params.validation}
     split_of = _draw(sorted(by_group.keys() - defective), shares, params.seed)
     return [replace(frame, split=split_of.get(frame.group, "test")) for frame in frames]

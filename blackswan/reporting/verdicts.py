@@ -69,13 +69,13 @@ def list_source(path: Path) -> list[Path]:
         raise InputError(f"{path} does not exist; name a video or a folder of images")
     videos = video.list_videos(path)
     found = Listing() if path.is_file() else list_files(path)
-    if videos and found.images:
+    if videos and found.files:
         raise InputError(
-            f"{path} holds videos and photos, such as {found.images[0].name}; name one kind"
+            f"{path} holds videos and photos, such as {found.files[0].name}; name one kind"
         )
     if not videos:
         tell_left_out(path, found.left_out)
-    if not (files := videos or found.images):
+    if not (files := videos or found.files):
         raise InputError(f"{path} holds no image and is no video that is known; name another")
     return files
 
@@ -88,13 +88,20 @@ def open_images(
     Of photos of 16 bits, the upper 8 of the lower `bit_depth` are kept.
     """
     if files[0].suffix.lower() in video.SUFFIXES:
-        return chain.from_iterable(video.iterate_frames(file, sampling) for file in files)
+        return chain.from_iterable(
+            video.iterate_frames(file, sampling, "" if file == path else _name(path, file))
+            for file in files
+        )
     root = path.absolute().name
-    names = [file.relative_to(path).as_posix() for file in files]
+    names = [_name(path, file) for file in files]
     return [
         SourceImage(Frame(name, root), Photo(file, bit_depth=bit_depth))
         for name, file in zip(names, files, strict=True)
     ]
+
+
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 def state_of(files: list[Path]) -> str:

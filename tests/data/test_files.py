@@ -52,7 +52,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = list_files(tmp_path)
-    assert [path.name for path in found.images] == ["0.jpg", "1.JFIF"]
+    assert [path.name for path in found.files] == ["0.jpg", "1.JFIF"]
     assert found.left_out == {".heic": 2, ".pgm": 1, "": 1}
     tell_left_out(tmp_path, found.left_out)
     assert capsys.readouterr().err == (f"{tmp_path}: left out 1 without suffix, 2 .heic, 1 .pgm\n")

@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -76,6 +77,30 @@ def test_every_video_is_cut_by_itself():
     assert not {f.group for f in frames if f.source == "clip.mp4"} & {
         f.group for f in frames if f.source == "other.mov"
     }
+
+
+def test_what_is_anomalous_in_a_video_tests_and_its_neighbours_do_not_train():
+    def labelled(frame):
+        is_odd = 20 <= frame.timestamp_s < 22 or 90 <= frame.timestamp_s < 95
+        return replace(frame, label="anomalous") if is_odd else frame
+
+    clip = [labelled(frame) for frame in video(100, fps=1)]
+    frames = assign_splits(clip, params(block_seconds=5, guard_seconds=3))
+    anomalous = [frame for frame in frames if frame.label == "anomalous"]
+    assert [frame.timestamp_s for frame in anomalous] == [20, 21, 90, 91, 92, 93, 94]
+    assert {frame.split for frame in anomalous} == {"test"}
+    normal = {frame.timestamp_s: frame.split for frame in frames if frame.label == "normal"}
+    assert not normal.keys() & {18, 19, 22, 23}
+    assert normal[17] == normal[24] == "train"
+    assert normal[89] == normal[95] == "test"
+    assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+
+
+def test_a_clip_of_anomalies_tests():
+    clip = [replace(f, label="anomalous") for f in video(50, source="bad.mp4")]
+    frames = assign_splits([*video(100), *clip], params())
+    assert {f.split for f in frames if f.source == "bad.mp4"} == {"test"}
+    assert sum(f.source == "bad.mp4" for f in frames) == 50
 
 
 def test_groups_of_photos_stay_whole():

@@ -83,6 +83,41 @@ def test_a_folder_of_videos(tiny_project):
     assert Counter(frame.source for frame in frames) == {"b.avi": 3, "clip.avi": 3}
 
 
+def test_nested_videos_of_one_name_are_told_apart(tiny_project, capsys):
+    raw = tiny_project.root / "data/raw"
+    for name in ("a", "b"):
+        (raw / name).mkdir()
+        shutil.copy(raw / "clip.avi", raw / name)
+    (raw / "b/notes.txt").touch()
+    tiny_project.set(source__path="data/raw", extract_frames__video__max_frames=3)
+    assert "in folders that no param names: the folder itself (1), a (1), b (1)" in (
+        tiny_project.refuse("extract_frames")
+    )
+    tiny_project.set(extract_frames__folder__normal="")
+    tiny_project.run("extract_frames")
+    frames = read_index(tiny_project.root / FRAMES / "index.csv")
+    counts = {"a/clip.avi": 3, "b/clip.avi": 3, "clip.avi": 3}
+    assert Counter(frame.source for frame in frames) == counts
+    assert frames[0].image == "images/a/clip/000000.png"
+    assert "data/raw: left out 1 .txt\n" in capsys.readouterr().err
+
+
+def test_clips_are_labelled_by_their_folders(tiny_project):
+    raw = tiny_project.root / "data/raw"
+    for name in ("normal/a", "anomaly/smoke", "anomaly/fire"):
+        (raw / name).mkdir(parents=True)
+        shutil.copy(raw / "clip.avi", raw / name)
+    (raw / "clip.avi").unlink()
+    tiny_project.set(source__path="data/raw", extract_frames__video__max_frames=3)
+    tiny_project.run("extract_frames")
+    frames = read_index(tiny_project.root / FRAMES / "index.csv")
+    assert Counter((frame.source, frame.label, frame.defect) for frame in frames) == {
+        ("normal/a/clip.avi", "normal", ""): 3,
+        ("anomaly/smoke/clip.avi", "anomalous", "smoke"): 3,
+        ("anomaly/fire/clip.avi", "anomalous", "fire"): 3,
+    }
+
+
 def test_an_mvtec_tree_keeps_splits_defects_and_masks(tiny_project, mvtec_tree):
     tiny_project.set(source__path=str(mvtec_tree), extract_frames__size=None)
     assert tiny_project.run("extract_frames") == (

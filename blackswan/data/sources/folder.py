@@ -1,6 +1,7 @@
 """A folder of images as a source: all normal, or with sub-folders or masks that tell the labels."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -86,7 +87,7 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
     for name in (params.normal, params.anomalous, params.mask_folder):
         if name and (path / name).is_file():
             raise InputError(f"{path / name} is a file; replace it by the folder of that name")
-    images, masks = _take_masks(path, found.images, params)
+    images, masks = _take_masks(path, found.files, params)
     files = name_by_stem(path, images, BESIDE)
     refuse_twins(images)
     for stem, mask in masks.items():
@@ -147,24 +148,31 @@ def _defects(
     path: Path, files: dict[str, Path], masks: dict[str, Path], params: Params, inverted: bool
 ) -> dict[str, str]:
     """Return the defect of each image by its relative path, "" where it is normal."""
-    named = {stem: _named_defect(stem, params) for stem in files}
-    unnamed = [stem for stem, defect in named.items() if defect is None]
-    flat = not (path / params.normal).is_dir() and all("/" not in stem for stem in files)
+    defects = name_defects(path, files, params)
+    doubtful = [stem for stem in masks if _named_defect(stem, params) is None]
+    marked = parallel_map(lambda stem: _is_marked(masks[stem], inverted), doubtful)
+    other = PurePosixPath(params.anomalous.replace(REST, "")).name or "anomaly"
+    return defects | {
+        stem: other for stem, is_marked in zip(doubtful, marked, strict=True) if is_marked
+    }
+
+
+def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, str]:
+    """Return the defect that its folder gives to each file by its name below `path`, "" for none.
+
+    Raises InputError where files lie in folders that no param names.
+    """
+    named = {name: _named_defect(name, params) for name in names}
+    unnamed = [name for name, defect in named.items() if defect is None]
+    flat = not (path / params.normal).is_dir() and all("/" not in name for name in named)
     if params.normal and unnamed and not flat:
         now = f"now {params.normal}, {params.anomalous or 'none'} and {params.masks or 'none'}"
         raise InputError(
-            f"{path} holds images in folders that no param names: {counted_folders(unnamed)}; set "
+            f"{path} holds files in folders that no param names: {counted_folders(unnamed)}; set "
             f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders, or "
-            'normal to "" if every other image is normal'
+            'normal to "" if every other file is normal'
         )
-    doubtful = [stem for stem in unnamed if stem in masks]
-    marked = parallel_map(lambda stem: _is_marked(masks[stem], inverted), doubtful)
-    by_mask = dict(zip(doubtful, marked, strict=True))
-    other = PurePosixPath(params.anomalous.replace(REST, "")).name or "anomaly"
-    return {
-        stem: (other if by_mask.get(stem) else "") if defect is None else defect
-        for stem, defect in named.items()
-    }
+    return {name: defect or "" for name, defect in named.items()}
 
 
 def _named_defect(stem: str, params: Params) -> str | None:

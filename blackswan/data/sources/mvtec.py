@@ -51,7 +51,7 @@ def list_frames(path: Path, category: str = "", normal: str = "") -> list[Source
     root = _find_tree(path, category, names)
     found = list_files(root)
     tell_left_out(root, found.left_out)
-    files = name_by_stem(root, found.images)
+    files = name_by_stem(root, found.files)
     masks = _take_masks(files)
     _leave_out_unlabelled(root, files)
     _refuse_strays(files, names)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from blackswan.data import photos
-from blackswan.data.files import list_images
+from blackswan.data.files import list_files, list_images, tell_left_out
 from blackswan.data.images import MAX_SIDE, Crop
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import SourceImage
@@ -46,12 +46,7 @@ def open_source(path: Path, params: Params) -> Source:
             f"source.path {path} does not exist; point it at a video or a folder of images"
         )
     if videos := video.list_videos(path):
-        if path.is_dir() and (found := list_images(path)):
-            raise InputError(
-                f"{path} holds videos and photos, such as {found[0].name}; keep one kind"
-            )
-        frames = chain.from_iterable(video.iterate_frames(file, params.video) for file in videos)
-        return Source(frames, _preprocessing(params, "center_square"))
+        return Source(_decode(path, videos, params), _preprocessing(params, "center_square"))
     if path.is_file():
         raise InputError(
             f"source.path {path} is neither a folder nor a video; "
@@ -67,6 +62,26 @@ def open_source(path: Path, params: Params) -> Source:
             file=sys.stderr,
         )
     return Source(settled.images, preprocessing)
+
+
+def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceImage]:
+    if path.is_file():
+        return video.iterate_frames(path, params.video)
+    if found := list_images(path):
+        raise InputError(f"{path} holds videos and photos, such as {found[0].name}; keep one kind")
+    tell_left_out(path, list_files(path, video.SUFFIXES).left_out)
+    names = {file.relative_to(path).as_posix(): file for file in videos}
+    defects = folder.name_defects(path, names, params.folder)
+    return chain.from_iterable(
+        _labelled(video.iterate_frames(file, params.video, name), defects[name])
+        for name, file in names.items()
+    )
+
+
+def _labelled(frames: Iterable[SourceImage], defect: str) -> Iterable[SourceImage]:
+    for item in frames:
+        label = "anomalous" if defect else "normal"
+        yield replace(item, frame=replace(item.frame, label=label, defect=defect))
 
 
 def _list_photos(path: Path, params: Params) -> list[SourceImage]:

@@ -1,28 +1,31 @@
 """Videos: decoded one frame at a time, sampled by the container's own timestamps."""
 
+import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from blackswan.data.files import is_plain, refuse_twins
+from blackswan.data.files import is_plain, list_files, refuse_twins
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.sources.film import Film, Picture
 from blackswan.errors import InputError
 from blackswan.parallel import memory
 from blackswan.params import Section
 
-SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".gif"})
+SUFFIXES = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v"}
+    | {".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts"}
+    | {".vob", ".webm", ".wmv"}
+)
 MIN_SIDE = 16  # pixels; below this no detector sees anything
-
-# Where a stream breaks off is told in one line of ours, not in many of FFmpeg's.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 class Sampling(Section):
@@ -35,59 +38,70 @@ class Sampling(Section):
 
 
 def list_videos(path: Path) -> list[Path]:
-    """Return the video itself, or the sorted videos of a folder, none of them twice by a link."""
+    """Return the video itself, or the sorted videos below a folder, none of them twice by a link.
+
+    Raises InputError as `files.list_files` does.
+    """
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
-    videos = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    videos = list_files(path, SUFFIXES).files
     refuse_twins(videos)
     return videos
 
 
-def iterate_frames(path: Path, sampling: Sampling) -> Iterator[SourceImage]:
-    """Decode `path` and yield the sampled frames, named <stem>/<number of the frame>.
+def iterate_frames(path: Path, sampling: Sampling, name: str = "") -> Iterator[SourceImage]:
+    """Decode `path` and yield the sampled frames, named <name>/<number of the frame>.
 
-    Rotation metadata is honoured by the decoder. Decoding ends where the stream breaks off, and the
-    progress bar and the last line say how many frames were declared and how many decoded. Raises
-    InputError where nothing can be decoded or no frame falls into the sampled time.
+    `name` is that of the source, by default of the file. Rotation and the shape of pixels are
+    honoured. The last line says how many frames were declared, decoded and taken, and one on stderr
+    what was damaged and whose times were mended. Raises InputError where nothing can be decoded or
+    no frame falls into the sampled time.
     """
-    decoded = taken = 0
+    name = name or path.name
+    stem = name.removesuffix(path.suffix)
+    taken = 0
     next_s = sampling.start_s
-    with _open(path) as capture:
-        declared = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        with tqdm(desc=path.name, total=declared or None, unit="frame", disable=None) as progress:
-            while taken != sampling.max_frames and capture.grab():
-                timestamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                decoded += 1
+    with _open(path) as film:
+        progress = tqdm(desc=name, total=film.declared or None, unit="frame", disable=None)
+        with progress:
+            for number, timestamp_s, picture in film.frames(sampling.start_s):
                 progress.update()
                 if sampling.end_s is not None and timestamp_s >= sampling.end_s:
                     break
                 # Half a millisecond: containers round timestamps to one.
                 if timestamp_s < next_s - 0.0005:
                     continue
-                image = _retrieve(capture, path)
-                frame = Frame(f"{path.stem}/{decoded - 1:06d}", path.name, round(timestamp_s, 6))
-                yield SourceImage(frame, partial(_decoded, image), image.nbytes)
+                width, height = picture.size
+                if min(width, height) < MIN_SIDE:
+                    raise InputError(
+                        f"{path} is {width}x{height} pixels; "
+                        f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
+                    )
+                frame = Frame(f"{stem}/{number:06d}", name, round(timestamp_s, 6))
+                yield SourceImage(frame, partial(_converted, picture), picture.nbytes)
                 taken += 1
+                if taken == sampling.max_frames:
+                    break
                 next_s = _next_sample(timestamp_s, sampling)
-    if not decoded:
+    if complaints := list(film.complaints()):
+        print(f"{name}: {'; '.join(complaints)}", file=sys.stderr)
+    if not film.decoded:
         raise InputError(
             f"{path} has no frame that can be decoded; re-encode it, or export it again"
         )
     if not taken:
         raise InputError(
-            f"{path}: none of its {decoded} frames lies between extract_frames.video.start_s "
-            "and end_s; widen them"
+            f"{path}: none of its {film.passed} frames lies between "
+            "extract_frames.video.start_s and end_s; widen them"
         )
-    print(f"{path.name}: {declared or 'unknown'} frames declared, {decoded} decoded, {taken} taken")
+    declared = film.declared or "unknown"
+    print(f"{name}: {declared} frames declared, {film.decoded} decoded, {taken} taken")
 
 
-def _decoded(image: np.ndarray) -> tuple[np.ndarray, None]:
-    with memory(3 * image.nbytes):  # as it came, in RGB, and as it will be written
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None  # here, for decoding waits for no one
+def _converted(picture: Picture) -> tuple[np.ndarray, None]:
+    # As it came, in RGB, turned, and as it will be written.
+    with memory(4 * 3 * math.prod(picture.size)):
+        return picture.rgb(), None  # here, for decoding waits for no one
 
 
 def _next_sample(timestamp_s: float, sampling: Sampling) -> float:
@@ -101,7 +115,7 @@ def _next_sample(timestamp_s: float, sampling: Sampling) -> float:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[cv2.VideoCapture]:
+def _open(path: Path) -> Iterator[Film]:
     if not path.is_file():
         raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
     if not is_plain(path.name):
@@ -110,26 +124,34 @@ def _open(path: Path) -> Iterator[cv2.VideoCapture]:
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; copy it again")
-    with path.open("rb"):  # says "no permission" where OpenCV would only say "not opened"
+    with path.open("rb"):  # says "no permission" in our words
         pass
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
-        if not capture.isOpened():
-            raise InputError(
-                f"{path} is no video that OpenCV can read; re-encode it, e.g. with ffmpeg to H.264"
-            )
-        yield capture
-    finally:
-        capture.release()
+        container = av.open(str(path))
+    except av.error.FFmpegError:
+        raise InputError(_why_not_opened(path)) from None
+    with container:
+        yield Film(path, container)
 
 
-def _retrieve(capture: cv2.VideoCapture, path: Path) -> np.ndarray:
-    decoded, image = capture.retrieve()  # (H, W, 3) BGR
-    if not decoded:
-        raise InputError(f"{path} has a frame that OpenCV cannot decode; re-encode the video")
-    height, width = image.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise InputError(
-            f"{path} is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed"
+def _why_not_opened(path: Path) -> str:
+    if _lacks_index(path):
+        return (
+            f"{path} has no moov atom, the index that a recorder writes last; record or copy it "
+            "again, or mend it, e.g. with untrunc"
         )
-    return image
+    return f"{path} is no video that FFmpeg can read; re-encode it, e.g. with ffmpeg to H.264"
+
+
+def _lacks_index(path: Path) -> bool:
+    """Tell whether an MP4 or MOV file has no `moov` box."""
+    kinds = []
+    with path.open("rb") as file:
+        while len(header := file.read(16)) >= 8:
+            size, kind = int.from_bytes(header[:4]), header[4:8]
+            size = int.from_bytes(header[8:16]) if size == 1 else size
+            kinds.append(kind)
+            if size < 8 or kind == b"moov":
+                break
+            file.seek(size - len(header), os.SEEK_CUR)
+    return bool(kinds) and kinds[0] in {b"ftyp", b"mdat", b"wide"} and b"moov" not in kinds
