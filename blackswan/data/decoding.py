@@ -232,7 +232,7 @@ def _converted(
         width, height = image.im.size  # before it is turned
     turned = orientation in (5, 6, 7, 8)
     upright = np.empty((*((width, height) if turned else (height, width)), *channels), kind)
-    stored = _STORED.get(orientation, lambda upright: upright)(upright)
+    stored = as_stored(upright, orientation)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -244,6 +244,11 @@ def _converted(
             strip = image.crop((0, top, width, bottom))
         stored[top:bottom] = convert(strip)
     return upright, orientation
+
+
+def as_stored(upright: np.ndarray, orientation: object) -> np.ndarray:
+    """Return the view of an upright array in which a file of an EXIF orientation stores it."""
+    return _STORED.get(orientation, lambda upright: upright)(upright)
 
 
 def _load(image: Image.Image, by_opencv: bool) -> object:

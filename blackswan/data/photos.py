@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from blackswan.data.decoding import Header, decode_marks, largest_value, read_header
+from blackswan.data.decoding import Header, as_stored, decode_marks, largest_value, read_header
+from blackswan.data.drawings import SUFFIXES as DRAWN
+from blackswan.data.drawings import Drawing, read_drawing
 from blackswan.data.images import read_mask, read_turned
 from blackswan.data.records import SourceImage
 from blackswan.errors import InputError
@@ -31,10 +33,13 @@ class Params(Section):
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file and those of its masks; a call reads the pixels and what any mask marks."""
+    """An image file and its masks; a call reads the pixels and what any mask marks.
+
+    A mask is a picture or a file of `drawings`, or a drawing that was read already.
+    """
 
     image: Path
-    masks: tuple[Path, ...] = ()
+    masks: tuple[Path | Drawing, ...] = ()
     normal: bool = False  # then no mask may mark anything
     bit_depth: int = 16
     invert_masks: bool = False
@@ -48,20 +53,35 @@ class Photo:
         pixels, orientation = read_turned(self.image, self.bit_depth)
         marks = None
         for mask in self.masks:
-            marked = self._read_mask(mask, pixels.shape[:2], orientation)
+            height, width = pixels.shape[:2]
+            marked = self._read_mask(mask, (height, width), orientation)
             marks = marked if marks is None else marks | marked
         if self.normal and marks is not None:
             if marks.any():
                 raise InputError(
-                    f"{self.image} is in a folder of normal images, but {self.masks[0]} marks a "
-                    "defect in it; move the image or remove the mask"
+                    f"{self.image} is labelled as normal, but its mask{self._named_mask} marks a "
+                    "defect in it; change the label or remove the mask"
                 )
             marks = None
         return pixels, marks
 
-    def _read_mask(self, mask: Path, size: tuple[int, ...], orientation: object) -> np.ndarray:
+    @property
+    def _named_mask(self) -> str:
+        files = [str(mask) for mask in self.masks if isinstance(mask, Path)]
+        return f" {files[0]}" if files else ""
+
+    def _read_mask(
+        self, mask: Path | Drawing, size: tuple[int, int], orientation: object
+    ) -> np.ndarray:
+        turned = orientation if self.turn_masks else 1
+        if not isinstance(mask, Path) or mask.suffix.lower() in DRAWN:
+            drawing = read_drawing(mask) if isinstance(mask, Path) else mask
+            upright = np.empty(size, np.bool_)
+            stored = as_stored(upright, turned)
+            stored[...] = drawing(stored.shape)
+            return upright
         try:
-            marked = read_mask(mask, (size[0], size[1]), orientation if self.turn_masks else 1)
+            marked = read_mask(mask, size, turned)
         except InputError as error:
             if orientation in (5, 6, 7, 8) and decode_marks(mask, str(mask)).shape == size[::-1]:
                 raise InputError(
@@ -169,7 +189,13 @@ def _check_masks(source: Path, photos: list[Photo]) -> None:
         except InputError:
             return None
 
-    masks = [mask for photo in photos if not photo.normal for mask in photo.masks]
+    masks = [
+        mask
+        for photo in photos
+        if not photo.normal
+        for mask in photo.masks
+        if isinstance(mask, Path) and mask.suffix.lower() not in DRAWN
+    ]
     shares = [found for found in parallel_map(share, masks) if found is not None]
     if shares and median(shares) > 0.5:
         raise InputError(

@@ -1,17 +1,20 @@
 """A folder of images as a source: all normal, or with sub-folders or masks that tell the labels."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from pydantic import field_validator
 
+from blackswan.data import drawings
 from blackswan.data.decoding import decode_marks
 from blackswan.data.files import (
     SUFFIXES,
     counted_folders,
     list_files,
+    listed,
     name_by_stem,
     refuse_twins,
     tell_left_out,
@@ -23,6 +26,7 @@ from blackswan.parallel import parallel_map
 from blackswan.params import Section
 
 BESIDE = "rename one, or, if one is a mask, set extract_frames.folder.masks, for example to *.png"
+ANNOTATIONS = (".json", ".jsonl", ".manifest", ".csv")  # what `annotations` may name
 REST = "*"  # of `anomalous`: every sub-folder that `normal` does not name
 
 
@@ -37,8 +41,12 @@ class Params(Section):
     anomalous: str  # its own sub-folders, if it has some, name the defects; "*": all the others
     # A sub-folder laid out like `anomalous`, in which a mask has the name of its image, in any
     # format; with another name for them, of which * is that of the image: masks/*_mask. Without a
-    # folder (*_label, *.png) the masks lie beside the images.
+    # folder (*_label, *.png) the masks lie beside the images. A mask may be a picture, a LabelMe
+    # file (*.json) or boxes in lines of left, top, right and bottom (*.txt).
     masks: str
+    # A file of the source that labels what it names: photos by COCO (.json) or SageMaker Ground
+    # Truth (.jsonl, .manifest), the times of videos by a table (.csv); "" where there is none.
+    annotations: str
     # Regular expression searched in each relative path: its first group, or the one named `group`,
     # is the group of the image (the shots of one part); "" gives each image its own group.
     group_pattern: str
@@ -82,12 +90,14 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
     white. Raises InputError where a label, mask or group is in doubt or fewer than two images are
     normal.
     """
-    found = list_files(path)
-    tell_left_out(path, found.left_out)
+    found = list_files(path, SUFFIXES | drawings.SUFFIXES if params.masks else SUFFIXES)
     for name in (params.normal, params.anomalous, params.mask_folder):
         if name and (path / name).is_file():
             raise InputError(f"{path / name} is a file; replace it by the folder of that name")
-    images, masks = _take_masks(path, found.files, params)
+    others, masks = _take_masks(path, found.files, params)
+    images = [file for file in others if file.suffix.lower() in SUFFIXES]
+    unused = [file.suffix.lower() for file in others if file.suffix.lower() not in SUFFIXES]
+    tell_left_out(path, found.left_out + Counter(unused))
     files = name_by_stem(path, images, BESIDE)
     refuse_twins(images)
     for stem, mask in masks.items():
@@ -103,7 +113,7 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
     frames = []
     for stem, file in files.items():
         defect, own = defects[stem], (masks[stem],) if stem in masks else ()
-        frame = _frame(path, file, "anomalous" if defect else "normal", defect, params)
+        frame = make_frame(path, file, defect, params)
         frames.append(SourceImage(frame, Photo(file, own, normal=not defect)))
     return sorted(frames, key=lambda item: item.frame.image)
 
@@ -138,7 +148,7 @@ def _take_masks(
 def _name_of_image(name: str, pattern: str) -> str:
     """Return what * stands for where the file `name` fits the pattern, else ""."""
     before, after = pattern.split("*")
-    if not after.lower().endswith(tuple(SUFFIXES)):
+    if not after.lower().endswith(tuple(SUFFIXES | drawings.SUFFIXES)):
         name = PurePosixPath(name).stem
     fits = name.startswith(before) and name.endswith(after)
     return name[len(before) : len(name) - len(after)] if fits else ""
@@ -166,11 +176,13 @@ def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, 
     unnamed = [name for name, defect in named.items() if defect is None]
     flat = not (path / params.normal).is_dir() and all("/" not in name for name in named)
     if params.normal and unnamed and not flat:
+        files = sorted(file.name for file in path.iterdir() if file.suffix in ANNOTATIONS)
+        read = f", annotations to {listed(files)} if it labels them" if files else ""
         now = f"now {params.normal}, {params.anomalous or 'none'} and {params.masks or 'none'}"
         raise InputError(
             f"{path} holds files in folders that no param names: {counted_folders(unnamed)}; set "
             f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders, or "
-            'normal to "" if every other file is normal'
+            f'normal to "" if every other file is normal{read}'
         )
     return {name: defect or "" for name, defect in named.items()}
 
@@ -193,16 +205,19 @@ def _named_defect(stem: str, params: Params) -> str | None:
 
 def _is_marked(mask: Path, inverted: bool) -> bool:
     try:
-        marks = decode_marks(mask, str(mask))
+        if mask.suffix.lower() in drawings.SUFFIXES:
+            return not drawings.is_empty(mask)
+        return bool(np.any(decode_marks(mask, str(mask)) != inverted))
     except InputError:
         return True  # what is broken is said with all others, when they are read
-    return bool(np.any(marks != inverted))
 
 
-def _frame(path: Path, file: Path, label: str, defect: str, params: Params) -> Frame:
+def make_frame(path: Path, file: Path, defect: str, params: Params) -> Frame:
+    """Return the record of an image below `path`; no defect is normal."""
     relative = file.relative_to(path)
     stem = relative.with_suffix("").as_posix()
     group = _group(relative.as_posix(), params.group_pattern) if params.group_pattern else stem
+    label = "anomalous" if defect else "normal"
     return Frame(image=stem, source=path.absolute().name, group=group, label=label, defect=defect)
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,8 @@ from blackswan.data.files import list_files, list_images, tell_left_out
 from blackswan.data.images import MAX_SIDE, Crop
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import SourceImage
-from blackswan.data.sources import folder, mvtec, video
+from blackswan.data.sources import annotations, folder, mvtec, video
+from blackswan.data.sources.annotations import Interval
 from blackswan.errors import InputError
 
 
@@ -71,20 +73,30 @@ def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceIm
         raise InputError(f"{path} holds videos and photos, such as {found[0].name}; keep one kind")
     tell_left_out(path, list_files(path, video.SUFFIXES).left_out)
     names = {file.relative_to(path).as_posix(): file for file in videos}
-    defects = folder.name_defects(path, names, params.folder)
+    times: dict[str, list[Interval]] = {}
+    if params.folder.annotations:
+        times = annotations.read_times(annotations.find(path, params.folder), names)
+    defects = folder.name_defects(path, names.keys() - times.keys(), params.folder)
     return chain.from_iterable(
-        _labelled(video.iterate_frames(file, params.video, name), defects[name])
+        _labelled(
+            video.iterate_frames(file, params.video, name),
+            times[name] if name in times else [Interval(0, inf, defects[name])],
+        )
         for name, file in names.items()
     )
 
 
-def _labelled(frames: Iterable[SourceImage], defect: str) -> Iterable[SourceImage]:
+def _labelled(frames: Iterable[SourceImage], times: list[Interval]) -> Iterable[SourceImage]:
     for item in frames:
-        label = "anomalous" if defect else "normal"
-        yield replace(item, frame=replace(item.frame, label=label, defect=defect))
+        time = item.frame.timestamp_s or 0
+        defects = sorted({defect for start, end, defect in times if start <= time < end} - {""})
+        label = "anomalous" if defects else "normal"
+        yield replace(item, frame=replace(item.frame, label=label, defect="+".join(defects)))
 
 
 def _list_photos(path: Path, params: Params) -> list[SourceImage]:
+    if params.folder.annotations:
+        return annotations.list_frames(path, params.folder)
     if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
         return mvtec.list_frames(path, params.category, params.folder.normal)
     return folder.list_frames(path, params.folder, inverted=bool(params.invert_masks))

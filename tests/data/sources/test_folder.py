@@ -16,7 +16,13 @@ ALIENS = ROOT / "../shared/data/folder/aliens"
 
 
 def params(normal="normal", anomalous="anomaly", masks="", group_pattern=""):
-    return Params(normal=normal, anomalous=anomalous, masks=masks, group_pattern=group_pattern)
+    return Params(
+        normal=normal,
+        anomalous=anomalous,
+        masks=masks,
+        annotations="",
+        group_pattern=group_pattern,
+    )
 
 
 SOURCE = load_section(opening.Params, "extract_frames", ROOT / "params.yaml")
