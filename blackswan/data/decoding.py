@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from blackswan.errors import InputError, cause
 from blackswan.parallel import memory
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM"]
+if find_spec("pillow_heif"):  # the extra `heic`
+    import_module("pillow_heif").register_heif_opener()
+    FORMATS.append("HEIF")
 MAX_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself objects past 89 million
 MAX_BYTES = 640_000_000  # while decoding: 8 bytes a pixel, where most files need 7
 STRIP = 1 << 19  # pixels that are converted at a time, in some 15 MB
@@ -85,7 +90,7 @@ def decode_turned(
     Of what 16 bits store, the upper 8 of the lower `bit_depth` are kept.
     """
     with _opened(source, name) as image:
-        if image.mode in ("I", "F"):
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise InputError(f"{name} has grey values of 32 bits; convert it to 8 or 16 bits")
         decoded = None
         if bit_depth < 16 and _is_deep(image) and not image.mode.startswith("I;16"):
@@ -138,7 +143,7 @@ def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
         raise InputError(_too_large(name, "too many")) from None
     except UnidentifiedImageError:
         raise InputError(
-            f"{name} is empty, corrupt or not a JPEG, PNG, BMP, TIFF or WebP image; "
+            f"{name} is empty, corrupt or not a JPEG, PNG, BMP, TIFF, WebP, HEIC or PNM image; "
             "replace or remove it"
         ) from None
     except FileNotFoundError:
@@ -316,7 +321,7 @@ def _scaled(values: np.ndarray, bit_depth: int, name: str) -> np.ndarray:
 
 def _rgb(image: Image.Image, bit_depth: int = 16, name: str = "") -> np.ndarray:
     """Return uint8 (H, W, 3), or (H, W, 1) where it is grey."""
-    if image.mode.startswith("I;16"):  # as Pillow does for colour of 16 bits
+    if image.mode.startswith("I"):  # 16 bits, as Pillow does for colour; PGM is stretched to them
         return _scaled(np.asarray(image), bit_depth, name)[:, :, None]
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, "black")

@@ -11,9 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from blackswan.data.decoding import FORMATS
 from blackswan.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+    | {".pbm", ".pgm", ".pnm", ".ppm"}
+    | (HEIF_SUFFIXES if "HEIF" in FORMATS else set())
+)
 MAX_NAME = 200  # bytes; file systems take 255, and later stages write `<name>-0.png`
 MAX_PATH = 1000  # bytes; systems take 4096, and stages write below folders of their own
 
@@ -72,7 +78,8 @@ def tell_left_out(folder: Path, left_out: Counter[str]) -> None:
         counts = listed(
             [f"{left_out[name]} {name or 'without suffix'}" for name in sorted(left_out)]
         )
-        tell(f"{folder}: left out {counts}")
+        more = "; `pip install pillow-heif` reads HEIC" if HEIF_SUFFIXES & left_out.keys() else ""
+        tell(f"{folder}: left out {counts}{more}")
 
 
 def tell(sentence: str) -> None:

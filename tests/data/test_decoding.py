@@ -282,3 +282,21 @@ def test_a_large_image_on_a_full_disk(tmp_path, monkeypatch):
     (tmp_path / "a.png").symlink_to("/dev/full")  # OpenCV says that it wrote it
     with pytest.raises(OSError, match="No space left on device"):
         write_png(tmp_path / "a.png", np.zeros((40, 50, 3), np.uint8))
+
+
+@pytest.mark.parametrize("depth", [255, 65535])
+def test_pgm_of_8_and_16_bits(tmp_path, depth):
+    values = np.linspace(0, depth, 6).astype(">u2" if depth > 255 else np.uint8).reshape(2, 3)
+    (tmp_path / "a.pgm").write_bytes(f"P5 3 2 {depth}\n".encode() + values.tobytes())
+    grey = values.astype(int) >> (8 if depth > 255 else 0)
+    assert np.array_equal(decode_rgb(tmp_path / "a.pgm", "a"), np.stack([grey] * 3, axis=2))
+
+
+@pytest.mark.slow  # CI installs the extra for these
+def test_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    image = Image.new("RGB", (64, 48), (200, 40, 90))
+    heif.from_pillow(image).save(tmp_path / "a.heic", quality=-1)
+    decoded = decode_rgb(tmp_path / "a.heic", "a")
+    assert decoded.shape == (48, 64, 3)
+    assert np.abs(decoded.reshape(-1, 3).mean(axis=0) - (200, 40, 90)).max() < 3

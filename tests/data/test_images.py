@@ -122,7 +122,7 @@ def test_broken_files_are_named_with_a_remedy(tmp_path, picture):
 
 def test_formats_outside_the_list_are_refused(tmp_path, picture):
     save(tmp_path / "a.gif", picture).rename(tmp_path / "a.png")
-    refused(lambda: read_image(tmp_path / "a.png"), "not a JPEG, PNG, BMP, TIFF or WebP")
+    refused(lambda: read_image(tmp_path / "a.png"), "not a JPEG, PNG, BMP, TIFF, WebP, HEIC or PNM")
     save(tmp_path / "float.tif", np.ones((2, 2), np.float32))
     refused(lambda: read_image(tmp_path / "float.tif"), "32 bits", "convert it")
 
