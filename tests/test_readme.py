@@ -3,17 +3,24 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
 
 from blackswan import detectors
 from blackswan.errors import InputError
+from blackswan.params import InputPath, Section, load_section
 
 README = (ROOT / "README.md").read_text()
+
+
+class Source(Section):
+    path: InputPath
 
 
 def block(language, containing):
@@ -58,6 +65,22 @@ def test_paths_that_the_readme_names_exist():
     assert len(named) >= 15
     for path in [*linked, *named]:
         assert (ROOT / path).exists(), path
+
+
+def test_a_source_path_quoted_as_the_readme_says_arrives_whole(tmp_path):
+    given = re.findall(r"`(-S \"?source\.path=[^`]+)`", README)
+    for number, option in enumerate(given):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy(ROOT / "params.yaml", folder)
+        shell = subprocess.run(
+            ["/bin/sh", "-c", f"printf '%s\\n' {option}"],
+            capture_output=True, text=True, check=True, env={"HOME": "/home/me"},
+        )  # fmt: skip
+        apply_overrides(folder / "params.yaml", [shell.stdout.splitlines()[1]])
+        source = load_section(Source, "source", folder / "params.yaml")
+        given[number] = str(source.path)
+    assert given == ["/data/two words (1).mp4", "2024", "/home/me/Videos/swan.mp4"]
 
 
 def test_make_targets_and_params_of_the_readme_exist():
