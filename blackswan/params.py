@@ -3,10 +3,10 @@
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from blackswan.errors import InputError, shown
 
@@ -22,6 +22,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _as_written(value: object) -> object:
+    if not isinstance(value, (str, Path)):
+        raise ValueError("YAML reads no text here; begin a name like 2024 with ./, as ./2024")
+    if str(value).startswith("~"):
+        raise ValueError("~ is the home folder to a shell alone; write the whole path")
+    return value
+
+
+InputPath = Annotated[Path, BeforeValidator(_as_written)]  # of what a person brings along
 AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value
 
 

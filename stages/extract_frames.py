@@ -20,7 +20,7 @@ from blackswan.data.sources.opening import Params, open_source
 from blackswan.errors import MESSAGE_CHARACTERS, InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
-from blackswan.params import Section, load_section
+from blackswan.params import InputPath, Section, load_section
 
 FRAMES = Path("data/frames")
 
@@ -28,7 +28,7 @@ FRAMES = Path("data/frames")
 class Source(Section):
     """Where the images come from."""
 
-    path: Path  # a video, a folder of videos or photos, an MVTec-style tree
+    path: InputPath  # a video, a folder of videos or photos, an MVTec-style tree
 
 
 def store(item: SourceImage, prepare: Preprocessing, frames: Path) -> Frame:

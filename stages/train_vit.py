@@ -144,6 +144,7 @@ def write_losses(history: list[dict[str, float]], path: Path) -> None:
 def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")
+    vit.check_backbone(WEIGHTS / params.backbone, params.image_size)
     set_seed(params.seed)
     inputs = vit.Input.of_weights(WEIGHTS / params.backbone, params.image_size)
     checkpoints = CHECKPOINTS / name_of_run(params)

@@ -1,11 +1,12 @@
 import tracemalloc
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
 from blackswan.errors import InputError
-from blackswan.params import Section, block_name, load_section
+from blackswan.params import InputPath, Section, block_name, load_section
 
 
 class Inner(Section):
@@ -17,6 +18,10 @@ class Outer(Section):
     seed: int
     inner: Inner
     mode: Literal["none"] | tuple[int, int]
+
+
+class Clip(Section):
+    path: InputPath
 
 
 GOOD = "a:\n  b:\n    seed: 3\n    inner:\n      ratio: 0.5\n      name: x\n    mode: none\n"
@@ -158,6 +163,25 @@ def test_a_long_value_or_key_is_cut(load):
         assert len(str(caught.value)) < 700
     with pytest.raises(InputError, match=r"has no block xxx.*\.\.\..*xxx; add it"):
         load(GOOD, key=long)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("2024", r"a.path = 2024: YAML reads no text here; begin a name like 2024 with \./"),
+        ("2024-01-02", r"a.path = datetime.date\(2024, 1, 2\): YAML reads no text here"),
+        ("", "a.path = None: YAML reads no text here"),
+        ("~/clip.mp4", "a.path = '~/clip.mp4': ~ is the home folder to a shell alone; write the w"),
+    ],
+)
+def test_a_path_that_is_read_as_something_else_is_named(load, written, message):
+    with pytest.raises(InputError, match=message):
+        load(f"a:\n  path: {written}\n", Clip, "a")
+
+
+@pytest.mark.parametrize("written", ["'2024'", "./2024", "a~b", "two words (1)"])
+def test_a_path_that_is_text_is_taken(load, written):
+    assert load(f"a:\n  path: {written}\n", Clip, "a").path == Path(written.strip("'"))
 
 
 def test_a_file_too_large_or_of_another_encoding_is_named(load, tmp_path):

@@ -2,15 +2,25 @@
 
 import json
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
 
 from blackswan import detectors
+from blackswan.errors import InputError
+from blackswan.params import InputPath, Section, load_section
 
 README = (ROOT / "README.md").read_text()
+
+
+class Source(Section):
+    path: InputPath
 
 
 def block(language, containing):
@@ -57,6 +67,22 @@ def test_paths_that_the_readme_names_exist():
         assert (ROOT / path).exists(), path
 
 
+def test_a_source_path_quoted_as_the_readme_says_arrives_whole(tmp_path):
+    given = re.findall(r"`(-S \"?source\.path=[^`]+)`", README)
+    for number, option in enumerate(given):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy(ROOT / "params.yaml", folder)
+        shell = subprocess.run(
+            ["/bin/sh", "-c", f"printf '%s\\n' {option}"],
+            capture_output=True, text=True, check=True, env={"HOME": "/home/me"},
+        )  # fmt: skip
+        apply_overrides(folder / "params.yaml", [shell.stdout.splitlines()[1]])
+        source = load_section(Source, "source", folder / "params.yaml")
+        given[number] = str(source.path)
+    assert given == ["/data/two words (1).mp4", "2024", "/home/me/Videos/swan.mp4"]
+
+
 def test_make_targets_and_params_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used = set(re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README))
@@ -95,6 +121,52 @@ def test_the_table_of_the_readme_shows_the_groups_that_an_interval_rests_on(tmp_
         " | 0.625 |",
         "| vit | 2 | 0.750 | 0.900 | 0.800 | 1.000 | 0.500 |  |",
     ]
+
+
+@pytest.fixture
+def readme_tool(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import readme
+
+    return readme
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_table_of_a_source_with_real_anomalies_has_no_unseen_kinds(
+    tiny_project, mvtec_tree, readme_tool, monkeypatch, masks
+):
+    tree = tiny_project.root / "washer"
+    shutil.copytree(mvtec_tree, tree)
+    if not masks:
+        shutil.rmtree(tree / "ground_truth")
+    tiny_project.set(source__path=str(tree), evaluate__alpha=0.3)
+    tiny_project.run_chain()
+    tiny_project.run("fit_baseline")
+    tiny_project.run("fit_detector", "padim")
+    for name in ("padim", "median_residual"):
+        tiny_project.run("evaluate_detector", name)
+    tiny_project.run("compare")
+    monkeypatch.chdir(tiny_project.root)
+    shutil.copytree(ROOT / "benchmarks", "benchmarks")
+    Path("README.md").write_text(README)
+    readme_tool.main()
+    table = Path("README.md").read_text().split("leaderboard -->\n")[1].splitlines()
+    head = "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms |"
+    assert table[0] == head
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:4]]
+    assert {row[0] for row in cells} == {"padim", "median_residual"}
+    assert all(len(row) == 7 and bool(row[3]) == bool(row[4]) == masks for row in cells)
+    assert all(re.fullmatch(r"0\.\d{3} \((holds|cannot say|void.*)\)", row[6]) for row in cells)
+
+
+def test_what_the_tables_of_the_readme_lack_is_said(tmp_path, readme_tool, monkeypatch):
+    marks = "<!-- leaderboard --> with <!-- /leaderboard --> after; add both"
+    with pytest.raises(InputError, match=f"README.md has no single {marks}"):
+        readme_tool.with_tables("# My own\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="summary.json is missing; run `dvc repro compare`"):
+        readme_tool.with_tables(README)
 
 
 def test_the_table_of_the_readme_is_that_of_the_metrics(monkeypatch):

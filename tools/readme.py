@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from blackswan.errors import InputError, explained
 from blackswan.evaluation.ranking import MERITS, group_count, interval
 
 README = Path("README.md")
@@ -19,6 +20,8 @@ COLUMNS = {
 
 def leaderboard() -> str:
     """Return the main table as Markdown, with the image AUROC on each unseen generator."""
+    if not SUMMARY.exists():
+        raise InputError(f"{SUMMARY} is missing; run `dvc repro compare`, which writes it")
     summary = json.loads(SUMMARY.read_bytes())
     best_first = sorted(
         summary, key=lambda name: (*(-summary[name].get(key, -1) for key in MERITS), name)
@@ -55,10 +58,17 @@ def with_tables(readme: str) -> str:
     """Return the README with its tables as metrics/ and benchmarks/ have them."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if readme.count(begin) != 1 or end not in readme.split(begin)[1]:
+            raise InputError(f"{README} has no single {begin.strip()} with {end} after; add both")
         head, rest = readme.split(begin)
         readme = head + begin + table() + end + rest.split(end)[1]
     return readme
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the tables into the README."""
     README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    explained(main)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 from tqdm import tqdm
 
+from blackswan.data.shortages import Shortage, refuse
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
@@ -51,6 +52,18 @@ class Params(PatchParams):
     mask: Literal["none", "pca"]  # pca: score nothing but the foreground
     variance: Annotated[float, Field(gt=0, lt=1)]  # of subspace: the share that it keeps
     top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
+
+
+def shortage(images: int, params: Params) -> Shortage | None:
+    """Tell where `images` normal images are fewer than the references."""
+    wanted = params.references
+    if images >= (wanted or 1):
+        return None
+    return Shortage(
+        f"detectors.dino_memory.references = {'null' if wanted is None else wanted} needs at least "
+        f"{wanted or 1} normal images to learn from and there are {images}",
+        f"detectors.dino_memory.references={images}" if images else "",
+    )
 
 
 class Detector:
@@ -116,6 +129,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             f"{shown(backbone.channels)} channels and cannot be averaged; choose one, or the "
             "backbone of a vision transformer"
         )
+    refuse(shortage(len(images), params))
     chosen = _choose_references(len(images), params.references, resources.seed)
     height, width = finest_grid(backbone)
     positions, dimensions = height * width * params.rotations, backbone.channels[0]
@@ -180,11 +194,6 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
 
 def _choose_references(available: int, wanted: int | None, seed: int) -> list[int]:
     """Draw the indices of the references, ascending; a larger draw contains a smaller one."""
-    if available < (wanted or 1):
-        raise InputError(
-            f"detectors.dino_memory.references = {'null' if wanted is None else wanted} needs at "
-            f"least {wanted or 1} normal images and there are {available}; lower it or add images"
-        )
     order = generator(seed, "dino_memory", "references").permutation(available)
     return sorted(order[:wanted].tolist())
 

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from blackswan.data.images import crop_and_resize
+from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import LOSSES, Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import JSON, TENSORS, load_tensors, normal_batches
@@ -47,6 +48,11 @@ class Params(Section):
     steps: Annotated[int, Field(ge=1)]  # of one image each; 70000 in the paper
     learning_rate: Annotated[float, Field(gt=0)]  # a tenth of it after 95 % of the steps
     weight_decay: Annotated[float, Field(ge=0)]
+
+
+def shortage(images: int, params: Params) -> Shortage | None:
+    """Tell where `images` normal images are too few to fit on."""
+    return too_few("efficient_ad", images)
 
 
 def build_autoencoder(image_size: int, channels: int, side: int) -> nn.Sequential:

@@ -7,6 +7,8 @@
 
     FITS_IN_SECONDS = True                     where it does: fitted on all normal images then, and
                                                again on parts of them to calibrate its threshold
+    shortage(images, params) -> Shortage       where a fit on so many normal images cannot be, else
+                                               None; asked before anything is trained
     LEARNS_ANOMALIES = True                    where it does: its threshold may lie between the two
 
 There is no base class and no registry: `load_module("padim")` imports blackswan.detectors.padim.

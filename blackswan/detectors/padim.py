@@ -14,6 +14,7 @@ from pydantic import Field
 from scipy.linalg.lapack import dtrtri
 from torch import Tensor
 
+from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
@@ -46,6 +47,11 @@ class Params(PatchParams):
     regularization: Annotated[
         float, Field(gt=0)
     ]  # epsilon added to every variance; 0.01 in the paper
+
+
+def shortage(images: int, params: Params) -> Shortage | None:
+    """Tell where `images` normal images are too few to fit on."""
+    return too_few("padim", images)
 
 
 class Detector:

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.coreset import Projection, coreset_size, k_center, random_directions
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
@@ -29,12 +30,12 @@ from blackswan.detectors.patches import (
     save_detector,
     slices,
 )
-from blackswan.errors import InputError
 from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import concatenate, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
+FINEST = 2  # pixels between patches: the first stage of EfficientNet-Lite0
 
 
 class Params(PatchParams):
@@ -54,6 +55,28 @@ class Params(PatchParams):
         if value < 1 or value % 2 == 0:
             raise ValueError("must be an odd number")
         return value
+
+
+def shortage(images: int, params: Params) -> Shortage | None:
+    """Tell where `images` normal images are too few to fit on, whatever the backbone.
+
+    How many patches an image has only the backbone tells; none has more than FINEST allows, so
+    that what is refused here no backbone can do.
+    """
+    side = params.tiles * params.image_size // FINEST
+    return too_few("patchcore", images) or bank_too_small(images * side * side, params)
+
+
+def bank_too_small(patches: int, params: Params) -> Shortage | None:
+    """Tell where the coreset of `patches` patches is smaller than `neighbors`."""
+    kept = coreset_size(patches, params.coreset_ratio)
+    if kept >= params.neighbors:
+        return None
+    return Shortage(
+        f"detectors.patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {patches} "
+        f"patches, fewer than detectors.patchcore.neighbors = {params.neighbors}",
+        f"detectors.patchcore.neighbors={kept}",
+    )
 
 
 class Detector:
@@ -118,13 +141,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     grid = finest_grid(backbone)
     positions = grid[0] * grid[1]
     total = len(images) * positions
+    refuse(bank_too_small(total, params))
     kept = coreset_size(total, params.coreset_ratio)
-    if kept < params.neighbors:
-        raise InputError(
-            f"detectors.patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {total} "
-            f"patches, fewer than detectors.patchcore.neighbors = {params.neighbors}; raise the "
-            "one or lower the other"
-        )
     # all patches with what the coreset knows of each, and the bank
     check_memory(
         4 * (total * (features + 3) + kept * features),

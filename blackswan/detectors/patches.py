@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from blackswan.data.shortages import refuse, too_few
 from blackswan.detectors.interface import Images, Resources
 from blackswan.errors import InputError, cause, shown
 from blackswan.networks.backbones import Backbone, load_backbone
@@ -50,10 +51,7 @@ def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
     Raises InputError for fewer than two images and, at the end, where all of them were equal: they
     have no variance to learn, and a detector fitted on them would call any other image anomalous.
     """
-    if len(images) < 2:
-        raise InputError(
-            f"{name} needs at least 2 normal images to learn from, there is {len(images)}; add more"
-        )
+    refuse(too_few(name, len(images)))
     first, differ = None, False
     batch: list[np.ndarray] = []
     for image in tqdm(images, desc=f"fit {name}", unit="image", total=len(images), disable=None):

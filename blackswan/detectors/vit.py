@@ -1,8 +1,8 @@
 """A fine-tuned Vision Transformer: one probability per image, one per patch.
 
 It learns from synthetic anomalies and their masks, so stages/train_vit.py fits it; it is scored
-like every other detector. Any image classifier of transformers whose tokens are a grid of patches
-will do.
+like every other detector. CLASSIFIERS are the kinds of weights that will do, at any size that their
+patches fill.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForImageClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from blackswan.data.dataset import LABELS, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.detectors.maps import to_maps
-from blackswan.errors import InputError
-from blackswan.networks.backbones import quiet_transformers, read_normalisation, to_tensor
+from blackswan.errors import InputError, shown
+from blackswan.networks.backbones import (
+    any_size,
+    check_size,
+    model_type,
+    quiet_transformers,
+    read_normalisation,
+    to_tensor,
+)
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
 LEARNS_ANOMALIES = True
+CLASSIFIERS = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers")
 
 
 class Input(Section):
@@ -44,6 +52,25 @@ class Input(Section):
     def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Return (N, 3, image_size, image_size) float32 of RGB images, uint8 (H, W, 3)."""
         return to_tensor(images, self.image_size, self.mean, self.deviation)
+
+
+def check_backbone(weights: Path, image_size: int) -> None:
+    """Raise InputError unless the weights are of one of CLASSIFIERS and fit the size.
+
+    Both are told by config.json alone, before any image is read.
+    """
+    kind = model_type(weights)
+    if kind not in CLASSIFIERS:
+        raise InputError(
+            f"train_vit.backbone: model_type {shown(repr(kind))} of {weights} is no transformer "
+            f"that classifies images; choose weights of one of {', '.join(CLASSIFIERS)}, such as "
+            "vit_small"
+        )
+    patch = AutoConfig.from_pretrained(weights, local_files_only=True).patch_size
+    try:
+        check_size(weights, image_size, patch)
+    except InputError as error:
+        raise InputError(f"train_vit.{error}") from None
 
 
 class TrainingRows(torch.utils.data.Dataset):
@@ -73,6 +100,7 @@ class Network(nn.Module):
         super().__init__()
         width = classifier.config.hidden_size
         self.classifier = classifier
+        self.options = any_size(classifier.config.model_type)
         self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     @classmethod
@@ -114,7 +142,7 @@ class Network(nn.Module):
         cross-entropy of the images plus that of the patches, whose target is the share of a patch
         that the mask covers.
         """
-        output = self.classifier(pixel_values, output_hidden_states=True)
+        output = self.classifier(pixel_values, output_hidden_states=True, **self.options)
         side = pixel_values.shape[-1] // self.classifier.config.patch_size
         # Class and register tokens stand in front of those of the patches.
         tokens = output.hidden_states[-1][:, -side * side :]

@@ -13,11 +13,12 @@ each set alone would flag it, and its p-value is the largest of theirs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit, logit
 
+from blackswan.data.shortages import Shortage, refuse
 from blackswan.errors import InputError
 
 
@@ -45,17 +46,30 @@ def conformal_threshold(normal_scores: np.ndarray, alpha: float) -> float:
         raise InputError(f"evaluate.alpha = {alpha} must lie between 0 and 1; 0.05 is usual")
     if count == 0:
         raise InputError(f"evaluate.alpha = {alpha} needs held-out normal images; add some")
+    refuse(too_few_for(alpha, {"held-out normal images": count}))
     # How many of the p-values that can occur are alarms: n + 1 - ceil((n + 1)(1 - alpha)) without
     # its float error, for p_values divides in the same way and the two can never disagree.
     attainable = np.arange(1, count + 1) / (count + 1)
     alarms = int(np.searchsorted(attainable, alpha, side="right"))
-    if alarms == 0:
-        smallest = math.ceil(1e6 / (count + 1)) / 1e6  # rounded up: typed back in, it must work
-        raise InputError(
-            f"evaluate.alpha = {alpha} is too small for {count} held-out normal images; "
-            f"the smallest possible is {smallest:g}, or add normal images"
-        )
     return float(scores[count - alarms])
+
+
+def too_few_for(alpha: float, counts: Mapping[str, int]) -> Shortage | None:
+    """Tell where images that calibrate, counted by what they are, are too few for `alpha`.
+
+    The setting of the shortage is the smallest alpha that all of them can support.
+    """
+    # The smallest p-value of n scores is 1 / (n + 1), divided as conformal_threshold divides.
+    short = {what: count for what, count in counts.items() if 1 / (count + 1) > alpha}
+    if not short:
+        return None
+    smallest = {
+        what: math.ceil(1e6 / (count + 1)) / 1e6  # rounded up: typed back in, it must work
+        for what, count in short.items()
+    }
+    named = [f"{short[what]} {what} (the smallest is {smallest[what]:g})" for what in short]
+    possible = f"evaluate.alpha={max(smallest.values()):g}" if min(short.values()) else ""
+    return Shortage(f"evaluate.alpha = {alpha} is too small for {' and '.join(named)}", possible)
 
 
 def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: i
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; run `dvc repro fetch_weights`, which writes it")
-    kind = _read_json(folder / "config.json").get("model_type")
+    kind = model_type(folder)
     if kind == "efficientnet_lite0":
         network: nn.Module = EfficientNetLite0(folder, list(layers))
         return Backbone(network, folder, list(layers), image_size, tiles)
@@ -84,6 +84,29 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: i
     raise InputError(
         f"{folder}/config.json: model_type {shown(repr(kind))} is no backbone; known are {known}"
     )
+
+
+def model_type(folder: Path) -> str | None:
+    """Return what kind of network the weights in `folder` are of, by their config.json."""
+    return _read_json(folder / "config.json").get("model_type")
+
+
+def check_size(folder: Path, image_size: int, patch: int) -> None:
+    """Raise InputError where patches of so many pixels do not fill an image."""
+    if image_size < patch or image_size % patch:
+        near = [max(patch, image_size // patch * patch), (image_size // patch + 1) * patch]
+        raise InputError(
+            f"image_size {image_size} is no multiple of the patch size {patch} of {folder}; "
+            f"choose {near[0]} or {near[1]}"
+        )
+
+
+def any_size(kind: str) -> dict[str, bool]:
+    """Return the options with which a transformer of `kind` takes images of any size.
+
+    ViT and DeiT alone refuse another size unless asked to interpolate their position embeddings.
+    """
+    return {"interpolate_pos_encoding": True} if kind in ("vit", "deit") else {}
 
 
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
@@ -123,13 +146,7 @@ class Transformer(nn.Module):
 
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         _check_layers(folder, layers, range(1, config.num_hidden_layers + 1))
-        patch = config.patch_size
-        if image_size < patch or image_size % patch:
-            near = [max(patch, image_size // patch * patch), (image_size // patch + 1) * patch]
-            raise InputError(
-                f"image_size {image_size} is no multiple of the patch size {patch} of {folder}; "
-                f"choose {near[0]} or {near[1]}"
-            )
+        check_size(folder, image_size, config.patch_size)
         config.num_hidden_layers = max(layers)
         options: dict[str, Any] = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         try:
@@ -144,10 +161,9 @@ class Transformer(nn.Module):
             raise InputError(
                 f"{folder}/model.safetensors does not fit its config.json; fetch it again"
             )
-        # ViT alone refuses another size unless asked to interpolate its position embeddings.
-        self.options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
+        self.options = any_size(config.model_type)
         self.skipped = 1 + getattr(config, "num_register_tokens", 0)
-        self.side = image_size // patch
+        self.side = image_size // config.patch_size
         self.tokens: dict[int, Tensor] = {}
         blocks = next(
             module

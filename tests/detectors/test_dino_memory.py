@@ -236,9 +236,9 @@ def test_equal_images_are_enough(images, painted, resources):
 
 
 def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
-    with pytest.raises(InputError, match="references = 21 needs at least 21 normal images and"):
+    with pytest.raises(InputError, match="references = 21 needs at least 21 normal images to"):
         dino_memory.fit(images, settings(references=21), resources)
-    with pytest.raises(InputError, match="references = null needs at least 1 normal images and"):
+    with pytest.raises(InputError, match="references = null needs at least 1 normal images to"):
         dino_memory.fit(Pictures(), settings(references=None), resources)
     with pytest.raises(InputError, match="keeps every direction, so nothing lies outside"):
         dino_memory.fit(images, settings(method="subspace", variance=1 - 1e-12), resources)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_weights import KINDS, write_weights
+from transformers import AutoConfig, AutoModel
 
 from blackswan.detectors import vit
 from blackswan.errors import InputError
@@ -108,3 +110,52 @@ def test_the_patch_target_is_the_share_of_the_patch_that_the_mask_covers(weights
     expected = torch.nn.functional.cross_entropy(output["logits"], labels)
     expected += torch.nn.functional.binary_cross_entropy_with_logits(output["patch_logits"], target)
     assert torch.equal(output["loss"], expected)
+
+
+@pytest.mark.parametrize("size", [28, 84])
+def test_another_size_than_that_of_the_weights_is_scored_saved_and_loaded(
+    weights: Path, images: list[np.ndarray], tmp_path: Path, size: int
+) -> None:
+    torch.manual_seed(0)
+    vit.check_backbone(weights, size)
+    made = vit.Detector(vit.Network.from_weights(weights), vit.Input.of_weights(weights, size))
+    output = made.network(torch.zeros(1, 3, size, size))
+    assert output["patch_logits"].shape == (1, size // 14, size // 14)
+    scores = made.score(images)
+    made.save(tmp_path / "model")
+    loaded = vit.load(tmp_path / "model").score(images)
+    assert np.array_equal(loaded.image_scores, scores.image_scores)
+    assert np.array_equal(loaded.anomaly_maps, scores.anomaly_maps)
+
+
+@pytest.mark.parametrize("kind", ["efficientnet_lite0", "dinov3_vit", "resnet", None])
+def test_weights_of_no_classifier_with_patches_are_named(tmp_path: Path, kind: str | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(InputError) as caught:
+        vit.check_backbone(tmp_path, 224)
+    assert str(caught.value) == (
+        f"train_vit.backbone: model_type {kind!r} of {tmp_path} is no transformer that classifies "
+        "images; choose weights of one of vit, deit, beit, dinov2, dinov2_with_registers, such as "
+        "vit_small"
+    )
+
+
+@pytest.mark.parametrize(("size", "near"), [(60, "56 or 70"), (32, "28 or 42")])
+def test_a_size_that_the_patches_do_not_fill_is_named(weights: Path, size: int, near: str) -> None:
+    with pytest.raises(InputError, match=rf"^train_vit.image_size {size} is no .* choose {near}"):
+        vit.check_backbone(weights, size)
+
+
+@pytest.mark.parametrize("kind", vit.CLASSIFIERS)
+def test_every_kind_it_names_is_trained_at_any_size(tmp_path: Path, kind: str) -> None:
+    config = AutoConfig.for_model(
+        kind, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        image_size=56, patch_size=14,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    vit.check_backbone(tmp_path, 84)
+    network = vit.Network.from_weights(tmp_path)
+    output = network(torch.zeros(1, 3, 84, 84), torch.tensor([1]), torch.ones(1, 84, 84))
+    assert output["patch_logits"].shape == (1, 6, 6)
+    output["loss"].backward()
+    assert all(head.grad is not None for head in network.heads)

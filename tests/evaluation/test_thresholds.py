@@ -49,7 +49,7 @@ def test_unsupported_alpha_names_the_smallest_possible_one_and_that_one_works(co
     scores = np.arange(count, dtype=np.float32)
     with pytest.raises(InputError, match=rf"alpha = 0\.005 .* {count} held-out") as caught:
         conformal_threshold(scores, 0.005)
-    smallest = float(re.search(r"possible is ([0-9.e-]+),", str(caught.value)).group(1))
+    smallest = float(re.search(r"smallest is ([0-9.e-]+)\)", str(caught.value)).group(1))
     assert 1 / (count + 1) <= smallest < 1 / (count + 1) + 1e-6
     assert conformal_threshold(scores, smallest) == count - 1
 

@@ -2,7 +2,10 @@ import shutil
 from collections import Counter, defaultdict
 
 import cv2
+import numpy as np
 import pytest
+import yaml
+from conftest import ROOT, draw_part
 
 from blackswan.data.images import read_image, write_png
 from blackswan.data.records import read_index
@@ -104,3 +107,52 @@ def test_a_copy_within_one_split_is_no_leak(tiny_project):
     frames = tiny_project.root / "data/frames/images/clip"
     shutil.copy(frames / "000002.png", frames / "000005.png")
     assert "train normal 19" in tiny_project.run("label")
+
+
+def test_what_few_images_cannot_support_is_said_at_once_and_what_it_names_works(
+    tiny_project, tmp_path
+):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        image, _ = draw_part(rng)
+        write_png(tmp_path / f"twelve/{number}.png", image)
+    memory = yaml.safe_load((ROOT / "params.yaml").read_text())["detectors"]["dino_memory"]
+    memory |= {"backbone": "tiny", "layers": [1, 2], "image_size": 56}
+    tiny_project.set(
+        source__path=str(tmp_path / "twelve"),
+        split__train=0.55,
+        split__validation=0.2,
+        evaluate__alpha=0.05,
+        detectors__dino_memory=memory,
+        compare__references={"vit": "", "median_residual": ""},
+    )
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        tiny_project.run(stage)
+    assert tiny_project.refuse("label") == (
+        "error: too few images: detectors.dino_memory.references = 16 needs at least 16 normal "
+        "images to learn from and there are 7; evaluate.alpha = 0.05 is too small for 9 normal "
+        "images that calibrate dino_memory, padim, median_residual (the smallest is 0.1) and 2 "
+        "normal validation images that calibrate vit (the smallest is 0.333334); add normal "
+        "images, or `dvc exp run -S detectors.dino_memory.references=7 -S evaluate.alpha=0.333334`"
+        " works"
+    )
+    tiny_project.set(detectors__dino_memory__references=7, evaluate__alpha=0.333334)
+    tiny_project.run("label")
+    tiny_project.run("build_dataset")
+    tiny_project.run("fit_baseline")
+    for name in ("padim", "dino_memory"):
+        tiny_project.run("fit_detector", name)
+    for name in ("padim", "dino_memory", "median_residual"):
+        tiny_project.run("evaluate_detector", name)
+
+
+def test_a_threshold_or_a_knob_changes_no_byte_so_that_dvc_computes_no_more(tiny_project):
+    before = tiny_project.outputs()
+    tiny_project.set(evaluate__alpha=0.3, detectors__padim__features=4)
+    tiny_project.run("label")
+    assert tiny_project.outputs() == before
+
+
+def test_a_knob_out_of_range_is_named_before_anything_is_trained(tiny_project):
+    tiny_project.set(detectors__padim__features=0)
+    assert "detectors.padim.features = 0: " in tiny_project.refuse("label")

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 from blackswan.data.dataset import Row, write_shards
 from blackswan.data.images import encode_png
 from blackswan.detectors import vit
-from blackswan.errors import run
+from blackswan.errors import InputError, run
 
 STAGE = Path(__file__).parents[2] / "stages/train_vit.py"
 PARAMS = {
@@ -270,3 +270,28 @@ def test_killed_anywhere_in_its_clean_up_it_ends_with_the_same_bytes(
         assert outputs() == undisturbed
         assert not Path("data/checkpoints/train_vit").exists()
     assert number > 30
+
+
+@ONE_KIND
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 60}, "train_vit.image_size 60 is no multiple of the patch size 14"),
+        ({"backbone": "other"}, "train_vit.backbone: model_type 'efficientnet_lite0' of"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_any_image_is_read(
+    stage: ModuleType, changes: dict, message: str
+) -> None:
+    shutil.copytree("data/weights/tiny", "data/weights/other")
+    Path("data/weights/other/config.json").write_text('{"model_type": "efficientnet_lite0"}')
+    shutil.rmtree("data/dataset")
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": {**PARAMS, **changes}}))
+    with pytest.raises(InputError, match=message):
+        stage.main()
+
+
+def test_another_size_than_that_of_the_weights_is_trained(stage: ModuleType) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS | {"image_size": 84}}))
+    stage.main()
+    assert vit.load(Path("data/models/vit")).inputs.image_size == 84

@@ -1,0 +1,134 @@
+"""What the normal images of a source can support, found before anything is trained.
+
+A fit and an evaluation refuse what they cannot do, each after minutes of others. Here the same
+rules, blackswan.data.shortages, are asked of all of them at once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import Field, RootModel
+
+from blackswan.data.records import Frame
+from blackswan.data.shortages import Shortage
+from blackswan.detectors.interface import load_module
+from blackswan.errors import InputError
+from blackswan.evaluation import calibration
+from blackswan.evaluation.ranking import BASELINE
+from blackswan.evaluation.thresholds import too_few_for
+from blackswan.params import load_section
+
+
+class Alpha(RootModel[Annotated[float, Field(gt=0, lt=1)]]):
+    """The param evaluate.alpha."""
+
+
+class Seed(RootModel[Annotated[int, Field(ge=0)]]):
+    """The param fit_detector.seed."""
+
+
+class Blocks(RootModel[dict[str, Any]]):
+    """The block `detectors` or compare.references, of which the names count here."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A detector of the run, and what it asks of the number of images."""
+
+    name: str
+    refits: bool  # it learns from train and validation, and is fitted again to calibrate
+    shortage: Callable[[int], Shortage | None]  # of a fit on so many normal images
+
+
+def fits_of(detectors: Iterable[str], references: Iterable[str]) -> list[Fit]:
+    """Return what a run fits: entries of `detectors` and of compare.references, by name.
+
+    Raises InputError for a name that is no detector and for a knob of its block out of range.
+    """
+    fits = []
+    for name in detectors:
+        module = load_module(name)
+        params = load_section(module.Params, f"detectors.{name}")
+        rule = getattr(module, "shortage", _no_rule)
+        refits = getattr(module, "FITS_IN_SECONDS", False)
+        fits.append(Fit(name, refits, partial(rule, params=params)))
+    # Stages of their own fit these, on any number; to import the ViT would take seconds.
+    return fits + [Fit(name, name == BASELINE, _no_rule) for name in references]
+
+
+def unsupported(
+    normals: pd.DataFrame,
+    fits: Sequence[Fit],
+    *,
+    alpha: float,
+    choice: str,
+    guard_seconds: float,
+    seed: int,
+) -> list[Shortage]:
+    """Return all that the settings ask of more normal images than there are; [] where they suffice.
+
+    `normals` are the normal images of train and validation, rows of split, group and timestamp_s;
+    `alpha`, `choice` (evaluate.calibration), `guard_seconds` (split) and `seed` (fit_detector) are
+    params. Together, the settings of the shortages work with these images; one without a setting
+    says that only more of them help.
+    """
+    train, validation = (int((normals.split == name).sum()) for name in ("train", "validation"))
+    smallest: int | None = None
+    found: list[Shortage | None] = []
+    if any(fit.refits for fit in fits):
+        try:
+            smallest = _smallest_fold(normals, choice, guard_seconds, seed)
+        except InputError as error:
+            found.append(Shortage(str(error), "evaluate.calibration=split"))
+    counts: dict[tuple[str, int], list[str]] = {}
+    for fit in fits:
+        if fit.refits and smallest is not None:
+            calibrating, learnt = ("normal images", len(normals)), smallest
+        else:
+            calibrating, learnt = ("normal validation images", validation), train
+        counts.setdefault(calibrating, []).append(fit.name)
+        found.append(fit.shortage(learnt))
+    named = {
+        f"{what} that calibrate {', '.join(names)}": count
+        for (what, count), names in counts.items()
+    }
+    return [shortage for shortage in [*found, too_few_for(alpha, named)] if shortage]
+
+
+def check(records: Iterable[Frame], fits: Sequence[Fit], **settings: Any) -> None:  # noqa: ANN401
+    """Raise one InputError with all that is `unsupported` by the records of a source."""
+    rows = [
+        (record.split, record.group, record.timestamp_s)
+        for record in records
+        if record.label == "normal" and record.split != "test"
+    ]
+    normals = pd.DataFrame(rows, columns=["split", "group", "timestamp_s"])
+    if found := unsupported(normals, fits, **settings):
+        raise InputError(described(found))
+
+
+def described(shortages: Sequence[Shortage]) -> str:
+    """Say what is asked of too few images, and the settings that work, for `dvc exp run`."""
+    problems = "; ".join(shortage.problem for shortage in shortages)
+    options = " ".join(f"-S {shortage.setting}" for shortage in shortages if shortage.setting)
+    if any(not shortage.setting for shortage in shortages):
+        return f"too few images: {problems}; add normal images"
+    return f"too few images: {problems}; add normal images, or `dvc exp run {options}` works"
+
+
+def _smallest_fold(
+    normals: pd.DataFrame, choice: str, guard_seconds: float, seed: int
+) -> int | None:
+    """Return the fewest images that a fit for the calibration learns from; None: it is by split."""
+    facts = calibration.with_source(normals)
+    method = calibration.choose(choice, facts)
+    if method == "split":
+        return None
+    return min(len(fold.fitted) for fold in calibration.plan(facts, method, guard_seconds, seed))
+
+
+def _no_rule(images: int, params: object = None) -> Shortage | None:
+    return None
