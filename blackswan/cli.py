@@ -1,16 +1,23 @@
-"""The command line: `blackswan score MODEL SOURCE` puts a fitted detector to use.
+"""The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
 Each command calls `explained`, before Typer makes its own words of an interruption.
 """
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from blackswan.data.sources.opening import SourceParams
 from blackswan.data.sources.video import Sampling
-from blackswan.errors import InputError, explained
+from blackswan.errors import InputError, cause, explained
+from blackswan.evaluation import source_check
 from blackswan.evaluation.model import load
+from blackswan.params import PARAMS, load_section
 from blackswan.reporting.verdicts import (
     list_source,
     open_images,
@@ -39,6 +46,44 @@ def score(
     The same command again goes on where a run was killed.
     """
     explained(lambda: _score(model, source, out, every_n_seconds, gallery))
+
+
+@app.command()
+def check(
+    source: Annotated[Path | None, typer.Argument(help="default: source.path")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set-param", metavar="KEY=VALUE", help="as of `dvc exp run`"),
+    ] = None,
+) -> None:
+    """Say in seconds what a run would read of a source, and what would end it."""
+    explained(lambda: _check(source, changes or []))
+
+
+def _check(source: Path | None, changes: list[str]) -> None:
+    with _changed_params(changes) as path:
+        source = source or load_section(SourceParams, "source", path).path
+        for line in source_check.check(source, path):
+            print(line, flush=True)
+
+
+@contextmanager
+def _changed_params(changes: list[str]) -> Iterator[Path]:
+    """Yield a file of params to which `changes` were applied, by the grammar of DVC."""
+    if not changes:
+        yield PARAMS
+        return
+    from dvc.exceptions import InvalidArgumentError  # both take a second to import
+    from dvc.utils.hydra import apply_overrides
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, PARAMS.name)
+        shutil.copyfile(PARAMS, copy)
+        try:
+            apply_overrides(copy, changes)
+        except InvalidArgumentError as error:
+            raise InputError(f"-S {' '.join(changes)}: {cause(error)}; write key=value") from None
+        yield copy
 
 
 def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:

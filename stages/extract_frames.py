@@ -16,26 +16,20 @@ from blackswan.data.files import first, frame_name
 from blackswan.data.images import write_png
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.data.records import Frame, SourceImage, write_index
-from blackswan.data.sources.opening import Params, open_source
+from blackswan.data.sources.opening import Params, SourceParams, open_source
 from blackswan.errors import MESSAGE_CHARACTERS, InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
-from blackswan.params import InputPath, Section, load_section
+from blackswan.params import load_section
 
 FRAMES = Path("data/frames")
-
-
-class Source(Section):
-    """Where the images come from."""
-
-    path: InputPath  # a video, a folder of videos or photos, an MVTec-style tree
 
 
 def store(item: SourceImage, prepare: Preprocessing, frames: Path) -> Frame:
     """Crop, resize and write one image with its mask, if it has one."""
     image, mask = item.read()
     name = f"{frame_name(item.frame.image)}.png"
-    frame = replace(item.frame, image=f"images/{name}", label=item.frame.label or "normal")
+    frame = replace(item.frame, image=f"images/{name}")
     image = prepare(image)  # the source may be large: let it go
     write_png(frames / frame.image, image)
     del image
@@ -97,7 +91,7 @@ def described(frames: list[Frame]) -> str:
 def main() -> None:
     """Write every sampled frame of the source."""
     params = load_section(Params, "extract_frames")
-    path = load_section(Source, "source").path
+    path = load_section(SourceParams, "source").path
     with replace_folder(FRAMES) as partial:
         source = open_source(path, params)
         frames = store_all(source.images, source.preprocessing, partial)

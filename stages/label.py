@@ -13,7 +13,7 @@ from blackswan.data import leaks, splits
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.splits import assign_splits
 from blackswan.errors import run
-from blackswan.evaluation import calibration, support
+from blackswan.evaluation import support
 from blackswan.params import Section, load_section
 
 DATA = Path("data")
@@ -45,22 +45,6 @@ def relative_to_data(frame: Frame, folder: Path) -> Frame:
     )
 
 
-def check_support(records: list[Frame], guard_seconds: float) -> None:
-    """Raise InputError that lists all that the params ask of more normal images than there are."""
-    fits = support.fits_of(
-        load_section(support.Blocks, "detectors").root,
-        load_section(support.Blocks, "compare.references").root,
-    )
-    support.check(
-        records,
-        fits,
-        alpha=load_section(support.Alpha, "evaluate.alpha").root,
-        choice=load_section(calibration.Choice, "evaluate.calibration").root,
-        guard_seconds=guard_seconds,
-        seed=load_section(support.Seed, "fit_detector.seed").root,
-    )
-
-
 def main() -> None:
     """Label every image, check for leaks, write one table."""
     params = load_section(Params, "label")
@@ -77,7 +61,7 @@ def main() -> None:
         leaks.Item(DATA / record.image, record.split, clips.get(source, ""))
         for record, source in zip(records, sources, strict=True)
     ]
-    check_support(records, splitting.guard_seconds)
+    support.check(records, splitting.guard_seconds)
     leaks.check(items, params.leak_check)
     write_index(LABELS, records)
     counts = Counter(f"{record.split} {record.label}" for record in records)

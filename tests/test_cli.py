@@ -68,3 +68,26 @@ def test_ctrl_c_says_that_the_command_goes_on(monkeypatch, capsys):
         cli.app()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
+
+
+def test_check_takes_params_as_dvc_does(finished, tmp_path):
+    def check(*arguments):
+        process = start(finished.root, "check", *arguments)
+        printed, errors = process.communicate()
+        return process.returncode, printed, errors.splitlines()[-1:]
+
+    before = (finished.root / "params.yaml").read_text()
+    code, printed, _ = check()
+    assert code == 0
+    assert "data/raw/clip.avi: 40 frames\n" in printed
+    assert "  taken     crop center_square, size 32 x 32\n" in printed
+    code, printed, _ = check("data/raw/clip.avi", "-S", "extract_frames.crop=[0,0,20,30]")
+    assert code == 0
+    assert "  taken     crop (0, 0, 20, 30), size 32 x 32\n" in printed
+    code, _, errors = check("-S", "evaluate.alpha=0.001")
+    assert code == 1
+    assert errors[0].startswith("error: too few images: evaluate.alpha = 0.001 is too small for")
+    code, _, errors = check("-S", "nonsense")
+    assert code == 1
+    assert errors[0].startswith("error: -S nonsense: ")
+    assert (finished.root / "params.yaml").read_text() == before

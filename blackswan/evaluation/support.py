@@ -7,6 +7,7 @@ rules, blackswan.data.shortages, are asked of all of them at once.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ from blackswan.errors import InputError
 from blackswan.evaluation import calibration
 from blackswan.evaluation.ranking import BASELINE
 from blackswan.evaluation.thresholds import too_few_for
-from blackswan.params import load_section
+from blackswan.params import PARAMS, load_section
 
 
 class Alpha(RootModel[Annotated[float, Field(gt=0, lt=1)]]):
@@ -43,7 +44,7 @@ class Fit:
     shortage: Callable[[int], Shortage | None]  # of a fit on so many normal images
 
 
-def fits_of(detectors: Iterable[str], references: Iterable[str]) -> list[Fit]:
+def fits_of(detectors: Iterable[str], references: Iterable[str], path: Path = PARAMS) -> list[Fit]:
     """Return what a run fits: entries of `detectors` and of compare.references, by name.
 
     Raises InputError for a name that is no detector and for a knob of its block out of range.
@@ -51,7 +52,7 @@ def fits_of(detectors: Iterable[str], references: Iterable[str]) -> list[Fit]:
     fits = []
     for name in detectors:
         module = load_module(name)
-        params = load_section(module.Params, f"detectors.{name}")
+        params = load_section(module.Params, f"detectors.{name}", path)
         rule = getattr(module, "shortage", _no_rule)
         refits = getattr(module, "FITS_IN_SECONDS", False)
         fits.append(Fit(name, refits, partial(rule, params=params)))
@@ -98,15 +99,30 @@ def unsupported(
     return [shortage for shortage in [*found, too_few_for(alpha, named)] if shortage]
 
 
-def check(records: Iterable[Frame], fits: Sequence[Fit], **settings: Any) -> None:  # noqa: ANN401
-    """Raise one InputError with all that is `unsupported` by the records of a source."""
+def check(records: Iterable[Frame], guard_seconds: float, path: Path = PARAMS) -> None:
+    """Raise one InputError with all that the params of a file ask of more normal images.
+
+    `records` are those of a source, with their splits; `guard_seconds` is of `split`.
+    """
+    fits = fits_of(
+        load_section(Blocks, "detectors", path).root,
+        load_section(Blocks, "compare.references", path).root,
+        path,
+    )
     rows = [
         (record.split, record.group, record.timestamp_s)
         for record in records
         if record.label == "normal" and record.split != "test"
     ]
-    normals = pd.DataFrame(rows, columns=["split", "group", "timestamp_s"])
-    if found := unsupported(normals, fits, **settings):
+    found = unsupported(
+        pd.DataFrame(rows, columns=["split", "group", "timestamp_s"]),
+        fits,
+        alpha=load_section(Alpha, "evaluate.alpha", path).root,
+        choice=load_section(calibration.Choice, "evaluate.calibration", path).root,
+        guard_seconds=guard_seconds,
+        seed=load_section(Seed, "fit_detector.seed", path).root,
+    )
+    if found:
         raise InputError(described(found))
 
 

@@ -6,6 +6,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from conftest import ROOT
 
 from blackswan.data.records import Frame
 from blackswan.data.shortages import Shortage
@@ -76,16 +78,23 @@ def test_photos_of_one_group_cannot_be_dealt_into_folds():
     assert "at least 2 groups, there is 1" in shortage.problem
 
 
-def test_only_normals_of_train_and_validation_count():
+def test_only_normals_of_train_and_validation_count(tmp_path):
     splits, labels = ("train", "validation", "test"), ("normal", "anomalous")
     records = [
         Frame(f"{split}{label}{number}", "", group=f"{split}{number}", split=split, label=label)
         for split in splits for label in labels for number in range(10)
     ]  # fmt: skip
-    fits = [Fit("padim", True, never)]
-    support.check(records, fits, **SETTINGS | {"alpha": 1 / 21})
+    blocks = yaml.safe_load((ROOT / "params.yaml").read_text())
+    blocks["detectors"] = {"padim": blocks["detectors"]["padim"]}
+    blocks["compare"]["references"] = {}
+    path = tmp_path / "params.yaml"
+    blocks["evaluate"]["alpha"] = 1 / 21
+    path.write_text(yaml.safe_dump(blocks))
+    support.check(records, 0.0, path)
+    blocks["evaluate"]["alpha"] = 1 / 22
+    path.write_text(yaml.safe_dump(blocks))
     with pytest.raises(InputError, match="too small for 20 normal images that calibrate padim"):
-        support.check(records, fits, **SETTINGS | {"alpha": 1 / 22})
+        support.check(records, 0.0, path)
 
 
 def test_where_only_more_images_help_no_setting_is_said_to_work():

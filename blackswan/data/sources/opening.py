@@ -18,6 +18,13 @@ from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
 from blackswan.data.sources.annotations import Interval
 from blackswan.errors import InputError
+from blackswan.params import InputPath, Section
+
+
+class SourceParams(Section):
+    """Where the images come from."""
+
+    path: InputPath  # a video, a folder of videos or photos, an MVTec-style tree
 
 
 class Params(photos.Params):
@@ -68,7 +75,7 @@ def open_source(path: Path, params: Params) -> Source:
 
 def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceImage]:
     if path.is_file():
-        return video.iterate_frames(path, params.video)
+        return _labelled(video.iterate_frames(path, params.video), [])
     if found := list_images(path):
         raise InputError(f"{path} holds videos and photos, such as {found[0].name}; keep one kind")
     tell_left_out(path, list_files(path, video.SUFFIXES).left_out)

@@ -1,0 +1,109 @@
+"""What is said of a source in seconds is what the stages would find in it."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, SHARED
+
+from blackswan.errors import InputError
+from blackswan.evaluation import source_check
+from blackswan.evaluation.source_check import check
+
+PARAMS = ROOT / "params.yaml"
+CASES = SHARED / "cases"
+
+
+def write(path, size=(40, 60), value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
+
+
+def said(path):
+    """Return the lines on a source, and the sentence that they end in."""
+    lines = []
+    try:
+        lines.extend(check(path, PARAMS))
+    except InputError as error:
+        return lines, str(error)
+    return lines, ""
+
+
+def test_a_source_that_has_all_it_needs(tmp_path):
+    for number in range(100):
+        write(tmp_path / f"normal/{number:02d}.png")
+    for name in ("dent/0.png", "dent/1.png", "hole/0.png"):
+        write(tmp_path / "anomaly" / name, size=(50, 50))
+    lines, error = said(tmp_path)
+    assert lines == [
+        f"{tmp_path}: 103 photos",
+        "  normal    100",
+        "  anomalous 3 (dent: 2, hole: 1)",
+        "  masks     0",
+        "  size      50 x 50: 3, 60 x 40: 100",
+        "  bits      8: 103",
+        "  taken     crop none, size 224 x 224",
+        "  splits    train 55, validation 20, test 25 normal; test 3 anomalous",
+        "  support   every detector and evaluate.alpha have as many images as they ask for",
+    ]
+    assert error == ""
+
+
+def test_what_is_too_few_and_what_is_broken_are_said_after_the_counts(tmp_path):
+    for number in range(12):
+        write(tmp_path / f"{number:02d}.png")
+    lines, error = said(tmp_path)
+    assert lines[-1] == "  splits    train 7, validation 2, test 3 normal; test 0 anomalous"
+    assert error.startswith("too few images: detectors.dino_memory.references = 16 needs")
+    (tmp_path / "03.png").write_bytes(b"no image")
+    (tmp_path / "07.png").write_bytes(b"")
+    lines, _ = said(tmp_path)
+    broken = [line for line in lines if line.startswith("  broken    ")]
+    assert ["03.png" in broken[0], "07.png" in broken[1]] == [True, True]
+    assert len(broken) == 2
+
+
+def test_a_clip_that_takes_longer_is_left_off(drawn_clip, monkeypatch):
+    monkeypatch.setattr(source_check, "SECONDS", -1.0)
+    lines, error = said(drawn_clip)
+    assert lines[0].endswith(" 0 frames and more, of which the first were decoded")
+    assert lines[-1] == "  splits    not looked at: more frames than can be decoded in seconds"
+    assert error == ""
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("broken", "too few images"),
+        ("concrete_crack", "Negative (8), Positive (8); set extract_frames.folder.normal"),
+        ("flat_test", "too few images"),
+        ("inverted", "no param names: masks (4)"),
+        ("ksdd", "no param names: kos00 (6)"),
+        ("loco", "set extract_frames.category to one of juice"),
+        ("masksjpg", "no param names: masks (4)"),
+        ("some_masks", "no param names: masks (3)"),
+        ("twelve", "evaluate.alpha=0.333334"),
+        ("video/static10s.mp4", ""),
+        ("video/corrupt_mid.mp4", ""),
+    ],
+)
+def test_what_is_wrong_with_each_case_is_said(case, words):
+    assert words in said(CASES / case)[1]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("flat_test", "left out 4 test images without a label"),
+        ("heic", "left out "),
+        ("no_test_good", "has no normal test images"),
+        ("png12in16", "are read as 12 bits"),
+        ("side_defect_nomask", "10 of 10 photos are not square"),
+        ("video/corrupt_mid.mp4", "25 frames are damaged"),
+        ("video/joined_ts_named.mp4", "the clock steps back or stands still at 1 frames"),
+    ],
+)
+def test_what_is_odd_in_a_case_is_told(case, words, capsys):
+    said(CASES / case)
+    assert words in capsys.readouterr().err
