@@ -69,7 +69,7 @@ def check(images: Sequence[Item], params: Params) -> None:
     """Raise InputError naming pairs of items that are nearly the same in different splits."""
     leaks = list(islice(find_leaks(images, params), SHOWN + 1))
     if leaks:
-        count = f"more than {SHOWN} pairs" if len(leaks) > SHOWN else f"{len(leaks)} pair(s)"
+        count = f"more than {SHOWN} pairs" if len(leaks) > SHOWN else f"pairs: {len(leaks)}"
         shown = "; ".join(
             f"{first.path} = {second.path} (difference {difference:.3g})"
             for first, second, difference in leaks[:SHOWN]
@@ -77,9 +77,9 @@ def check(images: Sequence[Item], params: Params) -> None:
         remedies = dict.fromkeys(_remedy(leak, images) for leak in leaks[:SHOWN])
         nearest = min(leak.difference for leak in leaks)
         raise InputError(
-            f"{count} of images that are nearly the same lie in different splits: {shown}. "
+            f"images that are nearly the same lie in different splits ({count}): {shown}. "
             + "; ".join(remedies)
-            + _larger_limit(nearest, params)
+            + _lower_limit(nearest, params)
         )
 
 
@@ -113,14 +113,14 @@ def _grouping(first: str, second: str, images: Sequence[Item]) -> str:
     return ""
 
 
-def _larger_limit(nearest: float, params: Params) -> str:
-    """Say which limit lets pass what is no copy; nothing does so for one that is equal."""
+def _lower_limit(nearest: float, params: Params) -> str:
+    """Say which limit lets pass what is no copy; none does so for images that are equal."""
     if nearest <= 0:
         return ""
     return (
-        ". Where they truly are different images that look so alike, set "
-        f"label.leak_check.max_pixel_difference (now {params.max_pixel_difference:g}) below the "
-        f"smallest difference found, {nearest:.3g}"
+        ". Where they are different things that truly look so alike, set "
+        f"label.leak_check.max_pixel_difference (now {params.max_pixel_difference:g}) to "
+        f"{0.9 * nearest:.2g}, for the nearest pair differs by {nearest:.3g} grey levels"
     )
 
 
@@ -156,8 +156,10 @@ def _left_open(images: Sequence[Item], params: Params) -> Iterator[np.ndarray]:
         near = near[(splits[near] != splits[row]) & (is_photo[near] | (clips[near] != clips[row]))]
         for begin in range(0, len(near), CHUNK):
             chunk = near[begin : begin + CHUNK]
-            waiting.append(_not_told_apart(samples, row, chunk, params.max_pixel_difference))
-            count += len(waiting[-1])
+            pairs = _not_told_apart(samples, row, chunk, params.max_pixel_difference)
+            if len(pairs):
+                waiting.append(pairs)
+                count += len(pairs)
         if count >= WAITING:
             yield np.concatenate(waiting)
             waiting, count = [], 0
@@ -204,8 +206,8 @@ def _not_told_apart(samples: np.ndarray, row: int, columns: np.ndarray, limit: f
     return pairs
 
 
-def _in_order(pairs: np.ndarray, tile: int) -> list[tuple[int, int]]:
-    """Return (row, column): the NEAREST first, the others so that each image is read seldom.
+def _in_order(pairs: np.ndarray, tile: int) -> np.ndarray:
+    """Return rows and columns (P, 2): the NEAREST first, then so that images are read seldom.
 
     `tile` rows stay in the cache while the columns pass by.
     """
@@ -213,7 +215,7 @@ def _in_order(pairs: np.ndarray, tile: int) -> list[tuple[int, int]]:
     first, others = pairs[nearest[:NEAREST]], pairs[nearest[NEAREST:]]
     others = others[np.lexsort((others["row"], others["column"], others["row"] // tile))]
     together = np.concatenate([first, others])
-    return list(zip(together["row"].tolist(), together["column"].tolist(), strict=True))
+    return np.column_stack([together["row"], together["column"]])
 
 
 class _Cache:

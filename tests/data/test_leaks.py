@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -187,19 +189,16 @@ def refused(listed, params=NEAR):
 def test_the_message_counts_the_pairs_and_gives_the_nearest_first(tmp_path):
     listed = copies(tmp_path, "abcd", lambda name: {}, noise=1.5)
     message = refused(listed)
-    assert message.startswith("4 pair(s) of images that are nearly the same lie in different spli")
+    assert message.startswith("images that are nearly the same lie in different splits (pairs: 4)")
     differences = sorted(
         pixel_difference(listed[m].path, listed[n].path) for m in (0, 2) for n in (1, 3)
     )
     shown = [f"(difference {difference:.3g})" for difference in differences]
     assert [message.index(text) for text in shown] == sorted(map(message.index, shown))
-    assert message.endswith(
-        "set label.leak_check.max_pixel_difference (now 3) below the smallest difference found, "
-        f"{differences[0]:.3g}"
-    )
-    below = Params(max_hash_distance=6, max_pixel_difference=differences[0] - 0.001)
-    check(listed, below)
-    assert refused(copies(tmp_path, "abcdefgh", lambda name: {})).startswith("more than 5 pairs of")
+    assert message.endswith(f"for the nearest pair differs by {differences[0]:.3g} grey levels")
+    named = re.search(r"max_pixel_difference \(now 3\) to ([\d.]+)", message)[1]
+    check(listed, Params(max_hash_distance=6, max_pixel_difference=float(named)))
+    assert "(more than 5 pairs)" in refused(copies(tmp_path, "abcdefgh", lambda name: {}))
 
 
 def test_no_limit_is_named_where_none_lets_equal_images_pass(tmp_path):
