@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from blackswan.data import leaks
 from blackswan.data.images import write_png
-from blackswan.errors import InputError, run
+from blackswan.errors import InputError, explained, run
 from blackswan.outputs import write_json
 from blackswan.parallel import parallel_map
 
@@ -118,12 +118,14 @@ def measure(folder: Path, name: str) -> dict[str, float]:
     }
 
 
+def check_one() -> None:
+    """Check the case that the command line names."""
+    kind, _, count = CASES[sys.argv[2]]
+    check(Path(sys.argv[1]), kind, count)
+
+
 def main() -> None:
-    """Check one case, if it is named, else measure all and write what came out."""
-    if len(sys.argv) > 1:
-        kind, _, count = CASES[sys.argv[2]]
-        check(Path(sys.argv[1]), kind, count)
-        return
+    """Measure all cases, each in a process of its own, and write what came out."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for noise in sorted({noise for _, noise, _ in CASES.values()}):
@@ -134,4 +136,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    if sys.argv[1:]:
+        explained(check_one)
+    else:
+        run(main)

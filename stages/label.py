@@ -55,6 +55,7 @@ def to_check(record: Frame, origin: Frame) -> leaks.Item:
         given=origin.split,
         photo=origin.image.removeprefix("images/").removesuffix(".png") if photo else "",
         series=series(origin),
+        defective=origin.label == "anomalous",
     )
 
 

@@ -2,7 +2,8 @@
 
 Pairs across splits are compared, first by perceptual hash, then by a sample of the pixels, and in
 full where the sample leaves it open. Frames of one clip are not compared with each other: a camera
-may stand still, and the guard gap keeps its splits apart.
+may stand still, and the guard gap keeps its splits apart. A part before and after its real defect
+is no copy, if something shows: to be tested on it makes no detector look better.
 """
 
 import re
@@ -30,6 +31,8 @@ CHUNK = 512  # images compared with one at a time, by their samples
 WAITING = 1_000_000  # pairs that samples leave open before they are compared in full
 NEAREST = 64  # of them that are compared first
 CACHED = 256_000_000  # bytes of images that are compared in full
+DEFECT = 20  # grey levels by which a square of SQUARE pixels a side differs where a defect shows
+SQUARE = 8
 SHOWN = 5  # offending pairs named in the message
 PAIR = np.dtype([("mean", "f4"), ("row", "i4"), ("column", "i4")])  # mean of the samples
 # What the shots of one part may have in common: all before the last sign, a folder, a first word.
@@ -52,6 +55,7 @@ class Item(NamedTuple):
     given: str = ""  # the split that the source gives it
     photo: str = ""  # a photo without given split: its name in the source, for group_pattern
     series: str = ""  # the photos that it is numbered with
+    defective: bool = False  # it shows a real anomaly
 
 
 class Leak(NamedTuple):
@@ -140,7 +144,9 @@ def find_leaks(images: Sequence[Item], params: Params) -> Iterator[Leak]:
         for row, column in tqdm(ordered, "compared in full", disable=None, leave=False):
             first, second = sorted((images[row], images[column]), key=lambda item: item.split)
             difference = pixel_difference(first.path, second.path, read)
-            if difference <= params.max_pixel_difference:
+            if difference <= params.max_pixel_difference and not (
+                (first.defective or second.defective) and _shows_a_defect(first, second, read)
+            ):
                 yield Leak(first, second, difference)
 
 
@@ -216,6 +222,12 @@ def _in_order(pairs: np.ndarray, tile: int) -> np.ndarray:
     others = others[np.lexsort((others["row"], others["column"], others["row"] // tile))]
     together = np.concatenate([first, others])
     return np.column_stack([together["row"], together["column"]])
+
+
+def _shows_a_defect(first: Item, second: Item, read: Reader) -> bool:
+    """Say whether some place differs as encoding an image again does not make it differ."""
+    difference = cv2.absdiff(read(first.path), read(second.path))
+    return bool(cv2.blur(difference, (SQUARE, SQUARE)).max() >= DEFECT)
 
 
 class _Cache:

@@ -146,6 +146,26 @@ def test_what_is_found_is_what_comparing_all_in_full_finds(tmp_path, seed, limit
         assert difference == pixel_difference(first.path, second.path)
 
 
+@pytest.mark.parametrize("defective", [(True, False), (False, True), (True, True)])
+def test_a_part_before_and_after_its_defect_is_no_copy_but_a_copy_of_it_is(tmp_path, defective):
+    first, second, encoded = (tmp_path / f"{name}.png" for name in "abc")
+    image = scene(1)
+    write_png(first, image)
+    write_png(encoded, encoded_again(image, 90))
+    image[40:48, 50:58] = cv2.add(image[40:48, 50:58], (30, 30, 30, 0))
+    write_png(second, image)
+    assert pixel_difference(first, second) <= NEAR.max_pixel_difference
+    assert 0 < pixel_difference(first, encoded) <= NEAR.max_pixel_difference
+
+    def listed(other, defective):
+        pairs = zip((first, other), ("train", "test"), defective, strict=True)
+        return [Item(path, split, defective=one) for path, split, one in pairs]
+
+    check(listed(second, defective), NEAR)
+    assert found(listed(second, (False, False))) == [(second, first)]
+    assert found(listed(encoded, defective)) == [(encoded, first)]
+
+
 def test_the_cache_reads_again_what_it_has_no_room_for(images, monkeypatch):
     reads = []
 

@@ -144,13 +144,13 @@ def test_few_images_of_a_long_sequence_are_read(folder, monkeypatch):
     monkeypatch.setattr("blackswan.data.sequences.read_image", counted)
     near, far = differences([folder.root / f"{n}.png" for n in range(1000)])
     assert len(read) <= 200
-    assert near < 0.1 * far
+    assert np.median(near) < 0.1 * np.median(far)
 
 
 @pytest.mark.parametrize(
     "clip",
     ["blackswan.mp4", "flipping_a_pancake.mkv", "no_duration.webm", "newtonscradle.gif",
-     "tree_declares_444_has_68.avi", "corrupted.mp4"],
+     "tree_declares_444_has_68.avi", "corrupted.mp4", "../cases/video/static10s.mp4"],
 )  # fmt: skip
 def test_frames_of_real_clips_are_recognised(shared_videos, folder, clip):
     capture, images = cv2.VideoCapture(str(shared_videos / clip)), []
