@@ -40,6 +40,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "calibration.json": ["benchmarks/calibration.py"],
     "durations.json": PIPELINE,
     "intervals.json": ["benchmarks/intervals.py"],
+    "leaks.json": ["benchmarks/leaks.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
     "memory.json": ["benchmarks/memory.py"],
     "photos.json": PIPELINE,

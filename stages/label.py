@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blackswan.data import leaks, splits
 from blackswan.data.records import Frame, read_index, write_index
+from blackswan.data.sequences import series, with_times
 from blackswan.data.splits import assign_splits
 from blackswan.errors import run
 from blackswan.evaluation import support
@@ -45,24 +46,42 @@ def relative_to_data(frame: Frame, folder: Path) -> Frame:
     )
 
 
+def to_check(record: Frame, origin: Frame) -> leaks.Item:
+    """Return what the leak check needs to know of an image made of `origin`, as it was read."""
+    timed = origin.timestamp_s is not None
+    photo = not timed and not origin.split
+    return leaks.Item(
+        DATA / record.image,
+        record.split,
+        clip=origin.source if timed else "",
+        given=origin.split,
+        photo=origin.image.removeprefix("images/").removesuffix(".png") if photo else "",
+        series=series(origin),
+        defective=origin.label == "anomalous",
+    )
+
+
 def main() -> None:
     """Label every image, check for leaks, write one table."""
     params = load_section(Params, "label")
-    splitting = load_section(splits.Params, "split")
-    frames = assign_splits(read_index(FRAMES / "index.csv"), splitting)
+    split = load_section(splits.Params, "split")
+    index = with_times(read_index(FRAMES / "index.csv"), FRAMES, split)
+    frames = assign_splits(index, split)
     anomalies = label_anomalies(
         read_index(ANOMALIES / "index.csv"), {frame.image: frame for frame in frames}
     )
-    sources = [frame.image for frame in frames] + [anomaly.source for anomaly in anomalies]
     records = [relative_to_data(frame, FRAMES) for frame in frames]
     records += [relative_to_data(frame, ANOMALIES) for frame in anomalies]
-    clips = {frame.image: frame.source for frame in frames if frame.timestamp_s is not None}
-    items = [
-        leaks.Item(DATA / record.image, record.split, clips.get(source, ""))
-        for record, source in zip(records, sources, strict=True)
-    ]
-    support.check(records, splitting.guard_seconds)
-    leaks.check(items, params.leak_check)
+    support.check(records, split.guard_seconds)
+    origins = {frame.image: frame for frame in index}
+    sources = [frame.image for frame in frames] + [anomaly.source for anomaly in anomalies]
+    leaks.check(
+        [
+            to_check(record, origins[source])
+            for record, source in zip(records, sources, strict=True)
+        ],
+        params.leak_check,
+    )
     write_index(LABELS, records)
     counts = Counter(f"{record.split} {record.label}" for record in records)
     print("; ".join(f"{name} {count}" for name, count in sorted(counts.items())))

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from blackswan.data import splits, synthesis
 from blackswan.data.images import read_image, write_png
 from blackswan.data.records import Frame, read_index, write_index
+from blackswan.data.sequences import with_times
 from blackswan.data.splits import assign_splits
 from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
@@ -95,7 +96,8 @@ def make(job: Job, params: Params, folder: Path) -> Frame | None:
 def main() -> None:
     """Make every planned image."""
     params = load_section(Params, "synthesize_anomalies")
-    frames = assign_splits(read_index(FRAMES / "index.csv"), load_section(splits.Params, "split"))
+    split = load_section(splits.Params, "split")
+    frames = assign_splits(with_times(read_index(FRAMES / "index.csv"), FRAMES, split), split)
     jobs = plan(frames, params)
     with replace_folder(ANOMALIES) as folder:
         made = [

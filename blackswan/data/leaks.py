@@ -2,10 +2,14 @@
 
 Pairs across splits are compared, first by perceptual hash, then by a sample of the pixels, and in
 full where the sample leaves it open. Frames of one clip are not compared with each other: a camera
-may stand still, and the guard gap keeps its splits apart.
+may stand still, and the guard gap keeps its splits apart. A part before and after its real defect
+is no copy, if something shows: to be tested on it makes no detector look better.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +18,25 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from blackswan.data.hash_index import HashIndex
 from blackswan.data.images import read_image
 from blackswan.errors import InputError
 from blackswan.parallel import parallel_map
 from blackswan.params import Section
 
 SAMPLED = 2048  # pixels kept of each image, at the same places in all
+GLANCE = 256  # of them, which decide most pairs
 DEVIATIONS = 5  # standard errors by which a sample must lie beyond the limit to decide alone
-BLOCK = 256  # images compared with all others at a time
-ROWS = 1024  # of two images that are compared at a time
+CHUNK = 512  # images compared with one at a time, by their samples
+WAITING = 1_000_000  # pairs that samples leave open before they are compared in full
+NEAREST = 64  # of them that are compared first
+CACHED = 256_000_000  # bytes of images that are compared in full
+DEFECT = 20  # grey levels by which a square of SQUARE pixels a side differs where a defect shows
+SQUARE = 8
 SHOWN = 5  # offending pairs named in the message
+PAIR = np.dtype([("mean", "f4"), ("row", "i4"), ("column", "i4")])  # mean of the samples
+# What the shots of one part may have in common: all before the last sign, a folder, a first word.
+GROUPINGS = (r"(.+)[_-]", r"(.+)/", r"([^/_-]+)[_-][^/]*$")
 
 
 class Params(Section):
@@ -34,66 +47,205 @@ class Params(Section):
 
 
 class Item(NamedTuple):
-    """An image and where it belongs; `clip` names the video that it is a frame of, if it is one."""
+    """An image, where it belongs, and what a remedy depends on; "" where there is none."""
 
     path: Path
     split: str
-    clip: str = ""
+    clip: str = ""  # the video, or the numbered frames, that it is a frame of
+    given: str = ""  # the split that the source gives it
+    photo: str = ""  # a photo without given split: its name in the source, for group_pattern
+    series: str = ""  # the photos that it is numbered with
+    defective: bool = False  # it shows a real anomaly
+
+
+class Leak(NamedTuple):
+    """Two items that are nearly the same, and their mean absolute difference in grey levels."""
+
+    first: Item
+    second: Item
+    difference: float
+
+
+Reader = Callable[[Path], np.ndarray]
 
 
 def check(images: Sequence[Item], params: Params) -> None:
     """Raise InputError naming pairs of items that are nearly the same in different splits."""
-    pairs = [pair for pair, _ in zip(find_leaks(images, params), range(SHOWN), strict=False)]
-    if pairs:
-        shown = "; ".join(f"{first.path} = {second.path}" for first, second in pairs)
-        remedies = sorted({_remedy(first, second) for first, second in pairs})
+    leaks = list(islice(find_leaks(images, params), SHOWN + 1))
+    if leaks:
+        count = f"more than {SHOWN} pairs" if len(leaks) > SHOWN else f"pairs: {len(leaks)}"
+        shown = "; ".join(
+            f"{first.path} = {second.path} (difference {difference:.3g})"
+            for first, second, difference in leaks[:SHOWN]
+        )
+        remedies = dict.fromkeys(_remedy(leak, images) for leak in leaks[:SHOWN])
+        nearest = min(leak.difference for leak in leaks)
         raise InputError(
-            f"images that are nearly the same lie in different splits: {shown}. "
+            f"images that are nearly the same lie in different splits ({count}): {shown}. "
             + "; ".join(remedies)
+            + _lower_limit(nearest, params)
         )
 
 
-def _remedy(first: Item, second: Item) -> str:
+def _remedy(leak: Leak, images: Sequence[Item]) -> str:
+    first, second = leak.first, leak.second
     if first.clip and second.clip:
         return f"leave out {first.clip} or {second.clip}, which show the same"
+    if first.given and second.given:
+        if first.given == second.given:
+            return f"Remove one of each pair: {first.given} of source.path holds it twice"
+        return f"Remove the copies from {first.given} or {second.given} of source.path"
+    remedy = "Remove the copies"
+    if pattern := _grouping(first.photo, second.photo, images):
+        remedy += (
+            ", or, where they are shots of one part, set extract_frames.folder.group_pattern: "
+            f"'{pattern}'"
+        )
+    if first.series and first.series == second.series:
+        remedy += ", or, where they are frames of one video, set split.sequences: true"
+    return remedy
+
+
+def _grouping(first: str, second: str, images: Sequence[Item]) -> str:
+    """Return a pattern that fits all names of photos and puts two of them into one group."""
+    names = {image.photo for image in images if image.photo}
+    for pattern in GROUPINGS if first != second and {first, second} <= names else ():
+        found = {name: match[1] for name in names if (match := re.search(pattern, name))}
+        together = len(found) == len(names) and found[first] == found[second]
+        if together and len({*found.values()}) >= 3:  # one for each split
+            return pattern
+    return ""
+
+
+def _lower_limit(nearest: float, params: Params) -> str:
+    """Say which limit lets pass what is no copy; none does so for images that are equal."""
+    if nearest <= 0:
+        return ""
     return (
-        "Remove the copies, or, where source.path gives no splits, give the shots of one part one "
-        "group (extract_frames.folder.group_pattern)"
+        ". Where they are different things that truly look so alike, set "
+        f"label.leak_check.max_pixel_difference (now {params.max_pixel_difference:g}) to "
+        f"{0.9 * nearest:.2g}, for the nearest pair differs by {nearest:.3g} grey levels"
     )
 
 
-def find_leaks(images: Sequence[Item], params: Params) -> Iterator[tuple[Item, Item]]:
-    """Yield the pairs across splits, but not of one clip, whose hashes and pixels are both near."""
-    fingerprints = parallel_map(fingerprint, [image.path for image in images])
-    read = list(tqdm(fingerprints, "fingerprints", len(images), disable=None))
-    hashes = np.array([hash_ for hash_, _ in read], dtype=np.uint64)  # (N,)
-    samples = np.stack([sample for _, sample in read])  # (N, SAMPLED, 3) uint8
-    del read
-    splits = np.array([image.split for image in images])
-    clips = np.array([image.clip for image in images])
-    blocks = range(0, len(images), BLOCK)
-    for begin in tqdm(blocks, "leak check", disable=None):
-        rows = slice(begin, begin + BLOCK)
-        distance = np.bitwise_count(hashes[rows, None] ^ hashes[None, :])  # (BLOCK, N)
-        near = (distance <= params.max_hash_distance) & (splits[rows, None] < splits[None, :])
-        near &= (clips[rows, None] != clips[None, :]) | (clips[None, :] == "")
-        for row, first in enumerate(images[rows]):
-            for column in np.flatnonzero(near[row]).tolist():
-                if _is_copy(first, images[column], samples[begin + row], samples[column], params):
-                    yield first, images[column]
+def find_leaks(images: Sequence[Item], params: Params) -> Iterator[Leak]:
+    """Yield the pairs across splits, but not of one clip, whose hashes and pixels are both near.
+
+    The first of a pair is in the split that comes first by name. The nearest pairs come first, as
+    long as no more than WAITING are left open by their samples.
+    """
+    clips = {image.clip for image in images}
+    if len({image.split for image in images}) < 2 or (len(clips) == 1 and "" not in clips):
+        return  # nothing to compare, and so nothing to read
+    read = _Cache(CACHED).read
+    for pairs in _left_open(images, params):
+        tile = max(1, CACHED // 2 // read(images[0].path).nbytes)
+        ordered = _in_order(pairs, tile)
+        for row, column in tqdm(ordered, "compared in full", disable=None, leave=False):
+            first, second = sorted((images[row], images[column]), key=lambda item: item.split)
+            difference = pixel_difference(first.path, second.path, read)
+            if difference <= params.max_pixel_difference and not (
+                (first.defective or second.defective) and _shows_a_defect(first, second, read)
+            ):
+                yield Leak(first, second, difference)
 
 
-def _is_copy(
-    first: Item, second: Item, sample: np.ndarray, other: np.ndarray, params: Params
-) -> bool:
-    """Compare samples (SAMPLED, 3), then the images where these may lie on either side."""
-    difference = cv2.absdiff(sample, other)
-    mean, deviation = cv2.meanStdDev(difference.reshape(-1, 1))
-    # The three colours of a pixel may change together: SAMPLED values count, not three times that.
-    error = DEVIATIONS * float(deviation[0, 0]) / SAMPLED**0.5 + 0.01
-    if float(mean[0, 0]) - error > params.max_pixel_difference:
-        return False
-    return pixel_difference(first.path, second.path) <= params.max_pixel_difference
+def _left_open(images: Sequence[Item], params: Params) -> Iterator[np.ndarray]:
+    """Yield arrays of PAIR, about WAITING at a time, that hashes and samples do not tell apart."""
+    hashes, samples = _read(images)
+    splits, clips = _numbers([i.split for i in images]), _numbers([i.clip for i in images])
+    is_photo = np.array([not image.clip for image in images])
+    index = HashIndex(hashes, params.max_hash_distance)
+    waiting, count = list[np.ndarray](), 0
+    for row in tqdm(range(len(images)), "leak check", disable=None):
+        near = index.near(row)
+        near = near[(splits[near] != splits[row]) & (is_photo[near] | (clips[near] != clips[row]))]
+        for begin in range(0, len(near), CHUNK):
+            chunk = near[begin : begin + CHUNK]
+            pairs = _not_told_apart(samples, row, chunk, params.max_pixel_difference)
+            if len(pairs):
+                waiting.append(pairs)
+                count += len(pairs)
+        if count >= WAITING:
+            yield np.concatenate(waiting)
+            waiting, count = [], 0
+    if count:
+        yield np.concatenate(waiting)
+
+
+def _read(images: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes (N,) uint64 and samples (N, SAMPLED, 3) uint8 of all images."""
+    hashes = np.empty(len(images), np.uint64)
+    samples = np.empty((len(images), SAMPLED, 3), np.uint8)
+    found = parallel_map(fingerprint, [image.path for image in images])
+    for row, (hash_, sample) in enumerate(tqdm(found, "fingerprints", len(images), disable=None)):
+        hashes[row], samples[row] = hash_, sample
+    return hashes, samples
+
+
+def _numbers(names: list[str]) -> np.ndarray:
+    """Return a number for each name (N,), equal for equal names."""
+    return np.unique(names, return_inverse=True)[1].astype(np.int32)
+
+
+def _not_told_apart(samples: np.ndarray, row: int, columns: np.ndarray, limit: float) -> np.ndarray:
+    """Return the PAIR of `row` with those of `columns` that samples do not put beyond the limit."""
+    means = np.empty(0)
+    for count in (GLANCE, SAMPLED):
+        if not len(columns):
+            break
+        others = samples[columns, :count].reshape(len(columns), -1)
+        own = np.broadcast_to(samples[row, :count].ravel(), others.shape)
+        difference = cv2.absdiff(others, np.ascontiguousarray(own))
+        # uint32 holds the squares of SAMPLED colours: 3 * 2048 * 255 ** 2 < 2 ** 32.
+        means, squares = (
+            np.einsum(term, *[difference] * arrays, dtype=np.uint32, casting="unsafe")
+            / difference.shape[1]
+            for term, arrays in (("ij->i", 1), ("ij,ij->i", 2))
+        )
+        deviation = np.sqrt(np.maximum(squares - means**2, 0))
+        # The three colours of a pixel may change together: they count as one value, not as three.
+        near = means - (DEVIATIONS * deviation / count**0.5 + 0.01) <= limit
+        columns, means = columns[near], means[near]
+    pairs = np.empty(len(columns), PAIR)
+    pairs["mean"], pairs["row"], pairs["column"] = means[: len(columns)], row, columns
+    return pairs
+
+
+def _in_order(pairs: np.ndarray, tile: int) -> np.ndarray:
+    """Return rows and columns (P, 2): the NEAREST first, then so that images are read seldom.
+
+    `tile` rows stay in the cache while the columns pass by.
+    """
+    nearest = np.argsort(pairs["mean"], kind="stable")
+    first, others = pairs[nearest[:NEAREST]], pairs[nearest[NEAREST:]]
+    others = others[np.lexsort((others["row"], others["column"], others["row"] // tile))]
+    together = np.concatenate([first, others])
+    return np.column_stack([together["row"], together["column"]])
+
+
+def _shows_a_defect(first: Item, second: Item, read: Reader) -> bool:
+    """Say whether some place differs as encoding an image again does not make it differ."""
+    difference = cv2.absdiff(read(first.path), read(second.path))
+    return bool(cv2.blur(difference, (SQUARE, SQUARE)).max() >= DEFECT)
+
+
+class _Cache:
+    """The images that were read last, up to a number of bytes; two at least."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._held = capacity, 0
+        self._images: OrderedDict[Path, np.ndarray] = OrderedDict()
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return the image, as `read_image` does."""
+        if path not in self._images:
+            self._images[path] = read_image(path)
+            self._held += self._images[path].nbytes
+        self._images.move_to_end(path)
+        while self._held > self._capacity and len(self._images) > 2:
+            self._held -= self._images.popitem(last=False)[1].nbytes
+        return self._images[path]
 
 
 def fingerprint(path: Path) -> tuple[int, np.ndarray]:
@@ -110,10 +262,9 @@ def fingerprint(path: Path) -> tuple[int, np.ndarray]:
     return int(np.packbits(bits).view(">u8")[0]), image.reshape(-1, 3)[places]
 
 
-def pixel_difference(first: Path, second: Path) -> float:
+def pixel_difference(first: Path, second: Path, read: Reader = read_image) -> float:
     """Return the mean absolute difference, grey levels; infinite for different sizes."""
-    a, b = read_image(first), read_image(second)
+    a, b = read(first), read(second)
     if a.shape != b.shape:
         return float("inf")
-    strips = (slice(top, top + ROWS) for top in range(0, len(a), ROWS))
-    return sum(int(cv2.absdiff(a[rows], b[rows]).sum()) for rows in strips) / a.size
+    return cv2.norm(a, b, cv2.NORM_L1) / a.size

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +23,9 @@ class Params(Section):
     validation: float = Field(gt=0, lt=1)
     block_seconds: float = Field(gt=0)  # video: frames of one block stay together
     guard_seconds: float = Field(ge=0)  # video: dropped on both sides of a boundary between splits
+    # Are numbered photos the frames of one video? auto asks the images, see sequences.py.
+    sequences: Literal["auto", True, False]
+    frames_per_second: float = Field(gt=0)  # of them: their order, as time
     seed: int = Field(ge=0)  # images without time: which groups go where
 
     @model_validator(mode="after")

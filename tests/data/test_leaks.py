@@ -1,9 +1,19 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
 
 from blackswan.data.images import write_png
-from blackswan.data.leaks import Item, Params, check, find_leaks, fingerprint, pixel_difference
+from blackswan.data.leaks import (
+    Item,
+    Params,
+    _Cache,
+    check,
+    find_leaks,
+    fingerprint,
+    pixel_difference,
+)
 from blackswan.errors import InputError
 
 NEAR = Params(max_hash_distance=6, max_pixel_difference=3.0)
@@ -27,7 +37,7 @@ def images(tmp_path):
 
 
 def found(listed, params=NEAR):
-    return [(first.path, second.path) for first, second in find_leaks(listed, params)]
+    return [(leak.first.path, leak.second.path) for leak in find_leaks(listed, params)]
 
 
 def encoded_again(image, quality):
@@ -77,8 +87,11 @@ def test_a_change_of_one_colour_is_measured_over_all_three(tmp_path, channel, st
     assert found(listed, below) == []
 
 
-def test_every_pair_is_compared_beyond_one_block(images, monkeypatch):
-    monkeypatch.setattr("blackswan.data.leaks.BLOCK", 5)
+@pytest.mark.parametrize(
+    ("name", "value"), [("CHUNK", 5), ("WAITING", 3), ("CACHED", 60_000), ("NEAREST", 2)]
+)
+def test_every_pair_is_compared_beyond_one_block(images, monkeypatch, name, value):
+    monkeypatch.setattr(f"blackswan.data.leaks.{name}", value)
     copies = [Item(image.path, "other") for image in images]
     pairs = set(found([*images, *copies]))
     assert pairs == {(image.path, image.path) for image in images}
@@ -87,13 +100,167 @@ def test_every_pair_is_compared_beyond_one_block(images, monkeypatch):
     assert str(caught.value).count(" = ") == 5
 
 
-def test_large_images_are_compared_in_strips(tmp_path, monkeypatch):
+def test_the_difference_is_exact(tmp_path):
     for number in range(2):
         write_png(tmp_path / f"{number}.png", scene(number))
     whole = pixel_difference(tmp_path / "0.png", tmp_path / "1.png")
     assert whole == np.abs(scene(0).astype(int) - scene(1)).mean()
-    monkeypatch.setattr("blackswan.data.leaks.ROWS", 7)
-    assert pixel_difference(tmp_path / "0.png", tmp_path / "1.png") == whole
+
+
+def by_brute_force(listed, params):
+    """Compare all pairs in full; return those that leak as sets of paths."""
+    hashes = [fingerprint(item.path)[0] for item in listed]
+    leaks = set()
+    for n, first in enumerate(listed):
+        for m in range(n):
+            second = listed[m]
+            if first.split == second.split or (first.clip and first.clip == second.clip):
+                continue
+            near = (hashes[n] ^ hashes[m]).bit_count() <= params.max_hash_distance
+            difference = pixel_difference(first.path, second.path)
+            if near and difference <= params.max_pixel_difference:
+                leaks.add(frozenset([first.path, second.path]))
+    return leaks
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("limit", [(6, 1.5), (6, 4.0), (0, 3.0), (24, 6.0)])
+def test_what_is_found_is_what_comparing_all_in_full_finds(tmp_path, seed, limit):
+    """Scenes under noise of differing strength, so that differences lie on both sides."""
+    rng = np.random.default_rng(seed)
+    listed = []
+    for number in range(40):
+        image = scene(rng.integers(3), (64, 72)[rng.integers(2)])
+        noise = rng.uniform(0, 5) * rng.normal(0, 1, image.shape)
+        path = tmp_path / f"{number:02d}.png"
+        write_png(path, np.clip(np.rint(image + noise), 0, 255).astype(np.uint8))
+        split = ("train", "validation", "test")[rng.integers(3)]
+        listed.append(Item(path, split, ("", "a.mp4", "b.mp4")[rng.integers(3)]))
+    params = Params(max_hash_distance=limit[0], max_pixel_difference=limit[1])
+    leaks = list(find_leaks(listed, params))
+    pairs = {frozenset([leak.first.path, leak.second.path]) for leak in leaks}
+    assert pairs == by_brute_force(listed, params)
+    assert len(leaks) == len(pairs) > 2
+    assert [leak for leak in leaks if leak.first.split >= leak.second.split] == []
+    for first, second, difference in leaks:
+        assert difference == pixel_difference(first.path, second.path)
+
+
+@pytest.mark.parametrize("defective", [(True, False), (False, True), (True, True)])
+def test_a_part_before_and_after_its_defect_is_no_copy_but_a_copy_of_it_is(tmp_path, defective):
+    first, second, encoded = (tmp_path / f"{name}.png" for name in "abc")
+    image = scene(1)
+    write_png(first, image)
+    write_png(encoded, encoded_again(image, 90))
+    image[40:48, 50:58] = cv2.add(image[40:48, 50:58], (30, 30, 30, 0))
+    write_png(second, image)
+    assert pixel_difference(first, second) <= NEAR.max_pixel_difference
+    assert 0 < pixel_difference(first, encoded) <= NEAR.max_pixel_difference
+
+    def listed(other, defective):
+        pairs = zip((first, other), ("train", "test"), defective, strict=True)
+        return [Item(path, split, defective=one) for path, split, one in pairs]
+
+    check(listed(second, defective), NEAR)
+    assert found(listed(second, (False, False))) == [(second, first)]
+    assert found(listed(encoded, defective)) == [(encoded, first)]
+
+
+def test_the_cache_reads_again_what_it_has_no_room_for(images, monkeypatch):
+    reads = []
+
+    def read(path):
+        reads.append(path)
+        return np.zeros((10, 10, 3), np.uint8)
+
+    monkeypatch.setattr("blackswan.data.leaks.read_image", read)
+    cache = _Cache(3 * 300)
+    a, b, c, d = (image.path for image in images[:4])
+    for path in (a, b, c, a, b, c, d, b, c, d, a):
+        cache.read(path)
+    assert reads == [a, b, c, d, a]
+
+
+def test_one_clip_is_not_even_read(tmp_path):
+    listed = [Item(tmp_path / f"{n}.png", split, "a.mp4") for n, split in enumerate("abc")]
+    check(listed, NEAR)
+    check([Item(tmp_path / "missing.png", "test")], NEAR)
+
+
+def copies(folder, names, fields, noise=0.0):
+    """Write images that are equal but for noise, and return them as items."""
+    listed = []
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        added = noise * rng.normal(0, 1, (96, 96, 3))
+        write_png(path, np.clip(np.rint(scene(0) + added), 0, 255).astype(np.uint8))
+        listed.append(Item(path, ("train", "test")[number % 2], **fields(name)))
+    return listed
+
+
+def refused(listed, params=NEAR):
+    with pytest.raises(InputError) as caught:
+        check(listed, params)
+    return str(caught.value)
+
+
+def test_the_message_counts_the_pairs_and_gives_the_nearest_first(tmp_path):
+    listed = copies(tmp_path, "abcd", lambda name: {}, noise=1.5)
+    message = refused(listed)
+    assert message.startswith("images that are nearly the same lie in different splits (pairs: 4)")
+    differences = sorted(
+        pixel_difference(listed[m].path, listed[n].path) for m in (0, 2) for n in (1, 3)
+    )
+    shown = [f"(difference {difference:.3g})" for difference in differences]
+    assert [message.index(text) for text in shown] == sorted(map(message.index, shown))
+    assert message.endswith(f"for the nearest pair differs by {differences[0]:.3g} grey levels")
+    named = re.search(r"max_pixel_difference \(now 3\) to ([\d.]+)", message)[1]
+    check(listed, Params(max_hash_distance=6, max_pixel_difference=float(named)))
+    assert "(more than 5 pairs)" in refused(copies(tmp_path, "abcdefgh", lambda name: {}))
+
+
+def test_no_limit_is_named_where_none_lets_equal_images_pass(tmp_path):
+    assert "max_pixel_difference" not in refused(copies(tmp_path, "ab", lambda name: {}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [
+        (lambda name: {"given": {"a": "train", "b": "test"}[name]},
+         "Remove the copies from test or train of source.path"),
+        (lambda name: {"given": "train"}, "Remove one of each pair: train of source.path holds it"),
+        (lambda name: {"clip": f"{name}.mp4"}, "leave out b.mp4 or a.mp4, which show the same"),
+        (lambda name: {"photo": name, "series": "*"}, "frames of one video, set split.sequ"),
+    ],
+)  # fmt: skip
+def test_the_remedy_fits_the_case(tmp_path, fields, remedy):
+    message = refused(copies(tmp_path, "ab", fields))
+    assert remedy in message
+    assert "group_pattern" not in message
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["part1_a", "part1_b", "part2_a", "part3_a"], r"(.+)[_-]"),
+        (["1/left", "1/right", "2/left", "3/left"], r"(.+)/"),
+        (["x/p1_top_a", "x/p1_side_b", "x/p2_top_a", "x/p3_top_a"], r"([^/_-]+)[_-][^/]*$"),
+    ],
+)
+def test_a_pattern_is_proposed_that_fits_the_names(tmp_path, names, pattern):
+    listed = copies(tmp_path, names[:2], lambda name: {"photo": name})
+    for name in names[2:]:
+        listed += [Item(listed[0].path, "train", photo=name)]
+    assert f"set extract_frames.folder.group_pattern: '{pattern}'" in refused(listed)
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["x_a", "x_b", "x_c"], ["1_a", "2_a", "3_a"]])
+def test_no_pattern_is_proposed_that_would_not_help(tmp_path, names):
+    listed = copies(tmp_path, names[:2], lambda name: {"photo": name})
+    listed += [Item(listed[0].path, "train", photo=names[2])]
+    assert "group_pattern" not in refused(listed)
 
 
 def test_sizes_that_differ_are_no_copies(tmp_path):

@@ -8,7 +8,15 @@ from blackswan.data.records import Frame
 from blackswan.data.splits import Params, assign_splits
 from blackswan.errors import InputError
 
-DEFAULT = {"train": 0.55, "validation": 0.2, "block_seconds": 0.2, "guard_seconds": 0.1, "seed": 0}
+DEFAULT = {
+    "train": 0.55,
+    "validation": 0.2,
+    "block_seconds": 0.2,
+    "guard_seconds": 0.1,
+    "sequences": "auto",
+    "frames_per_second": 25,
+    "seed": 0,
+}
 
 
 def params(**changes):

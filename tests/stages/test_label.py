@@ -156,3 +156,57 @@ def test_a_threshold_or_a_knob_changes_no_byte_so_that_dvc_computes_no_more(tiny
 def test_a_knob_out_of_range_is_named_before_anything_is_trained(tiny_project):
     tiny_project.set(detectors__padim__features=0)
     assert "detectors.padim.features = 0: " in tiny_project.refuse("label")
+
+
+@pytest.fixture
+def numbered(tiny_project):
+    """A project whose source is a folder with the frames of its clip, numbered."""
+    source = tiny_project.root / "walk"
+    source.mkdir()
+    images = sorted((tiny_project.root / "data/frames/images/clip").glob("*.png"))
+    for number, image in enumerate(images):
+        shutil.copy(image, source / f"name_{number}.png")
+    tiny_project.set(source__path="walk")
+    return tiny_project
+
+
+def test_numbered_frames_are_split_by_their_order(numbered):
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        numbered.run(stage)
+    assert "walk/name_*: 40 numbered photos, neighbours" in numbered.run("label")
+    numbers = defaultdict(list)
+    for record in records(numbered):
+        if record.label == "normal":
+            numbers[record.split].append(int(record.image[:-4].rpartition("_")[2]))
+            assert record.source == "walk/name_*"
+    order = [sorted(numbers[split]) for split in ("train", "validation", "test")]
+    # At 25 a second blocks of 5, borders at 20 and 30, and a guard of 0.06 s is one image a side.
+    assert order == [list(range(19)), list(range(22, 29)), list(range(32, 40))]
+    numbered.run("build_dataset")
+    assert "thresholds by block_and_forward" in numbered.run("fit_detector", "padim")
+
+
+def test_a_still_camera_passes_as_numbered_frames_but_not_as_photos(numbered):
+    for image in (numbered.root / "walk").glob("*.png"):
+        if not image.name.endswith("_0.png"):
+            shutil.copy(image.with_name("name_0.png"), image)
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        numbered.run(stage)
+    message = numbered.refuse("label")
+    assert "nearly the same lie in different splits (more than 5 pairs): " in message
+    assert message.endswith(
+        "Remove the copies, or, where they are frames of one video, set split.sequences: true"
+    )
+    numbered.set(split__sequences=True)
+    numbered.run("synthesize_anomalies")
+    assert "train normal 19" in numbered.run("label")
+
+
+def test_a_copy_across_given_splits_is_to_leave_one_of_them(tiny_project, mvtec_tree):
+    tree = shutil.copytree(mvtec_tree, tiny_project.root / "tree")
+    write_png(tree / "test/good/001.png", read_image(tree / "train/good/002.png"))
+    tiny_project.set(source__path="tree")
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        tiny_project.run(stage)
+    message = tiny_project.refuse("label")
+    assert message.endswith("Remove the copies from test or train of source.path")
