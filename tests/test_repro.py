@@ -172,7 +172,7 @@ def test_a_forced_run_leaves_the_lock_as_it_is(project: Path) -> None:
     assert (project / "dvc.lock").read_bytes() == before
 
 
-def test_a_second_run_has_nothing_to_do_and_alpha_reruns_check_and_evaluation(project: Path) -> None:
+def test_a_second_run_does_nothing_and_alpha_reruns_check_and_evaluation(project: Path) -> None:
     assert stages_run(dvc(project, "repro", "compare")) == []
     params = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(params.replace("alpha: 0.2", "alpha: 0.3"))
