@@ -16,9 +16,9 @@ from pydantic import Field
 
 from blackswan.data.dataset import Pictures, Split
 from blackswan.data.splits import Params as SplitParams
-from blackswan.detectors.interface import Detector, Resources, load_module
+from blackswan.detectors.interface import Detector, Resources, check_fits, load_module
 from blackswan.detectors.patches import PatchParams, open_backbone
-from blackswan.errors import InputError, run
+from blackswan.errors import run
 from blackswan.evaluation import calibration
 from blackswan.evaluation.calibration import Fold, Scorer
 from blackswan.networks.checkpoints import remove
@@ -68,8 +68,7 @@ def main() -> None:
     parser.add_argument("detector", help="a key of the block `detectors` of params.yaml")
     name = block_name("detectors", parser.parse_args().detector)
     module = load_module(name)
-    if not hasattr(module, "fit"):
-        raise InputError(f"{name} has a stage of its own; take it out of the block detectors")
+    check_fits(name, module)
     params = load_section(module.Params, f"detectors.{name}")
     seed = load_section(Params, "fit_detector").seed
     choice = load_section(calibration.Choice, "evaluate.calibration").root

@@ -83,3 +83,9 @@ def load_module(name: str) -> ModuleType:
     if not hasattr(module, "load"):
         raise InputError(f"{name} is no detector: blackswan/detectors/{name}.py has no load()")
     return module
+
+
+def check_fits(name: str, module: ModuleType) -> None:
+    """Raise InputError where the entry `name` of `detectors` is none that learns from normals."""
+    if not hasattr(module, "fit"):
+        raise InputError(f"{name} has a stage of its own; take it out of the block detectors")

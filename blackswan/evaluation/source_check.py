@@ -101,7 +101,8 @@ def _contents(path: Path, found: Holdings) -> Iterator[str]:
     """Say how many frames of which label, defect, size and depth there are."""
     defects = Counter(frame.defect for frame in found.frames if frame.label == "anomalous")
     anomalous, count = defects.total(), len(found.frames)
-    kind = "frames" if any(frame.timestamp_s is not None for frame in found.frames) else "photos"
+    is_clip = any(frame.timestamp_s is not None for frame in found.frames) or not found.complete
+    kind = "frames" if is_clip else "photos"
     more = "" if found.complete else " and more, of which the first were decoded"
     yield f"{path}: {count} {kind}{more}"
     yield f"  normal    {count - anomalous}"

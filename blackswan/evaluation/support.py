@@ -15,7 +15,7 @@ from pydantic import Field, RootModel
 
 from blackswan.data.records import Frame
 from blackswan.data.shortages import Shortage
-from blackswan.detectors.interface import load_module
+from blackswan.detectors.interface import check_fits, load_module
 from blackswan.errors import InputError
 from blackswan.evaluation import calibration
 from blackswan.evaluation.ranking import BASELINE
@@ -52,6 +52,7 @@ def fits_of(detectors: Iterable[str], references: Iterable[str], path: Path = PA
     fits = []
     for name in detectors:
         module = load_module(name)
+        check_fits(name, module)
         params = load_section(module.Params, f"detectors.{name}", path)
         rule = getattr(module, "shortage", _no_rule)
         refits = getattr(module, "FITS_IN_SECONDS", False)

@@ -102,11 +102,13 @@ def test_where_only_more_images_help_no_setting_is_said_to_work():
     assert said == "too few images: one is none; b = 2 is much; add normal images"
 
 
-def test_every_detector_of_the_table_is_asked_and_those_alone(tmp_path, monkeypatch, small_params):
+def test_every_detector_of_the_table_is_asked_and_those_alone():
     fits = support.fits_of([], ["vit", "median_residual"])
     assert [(fit.name, fit.refits) for fit in fits] == [("vit", False), ("median_residual", True)]
     with pytest.raises(InputError, match="no detector crystal_ball"):
         support.fits_of(["crystal_ball"], [])
+    with pytest.raises(InputError, match="median_residual has a stage of its own; take it out"):
+        support.fits_of(["median_residual"], [])
 
 
 def params_of(module, name, **changes):
