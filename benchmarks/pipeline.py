@@ -26,7 +26,7 @@ from blackswan.outputs import write_json
 from blackswan.parallel import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data/raw/sample.mp4"
+SAMPLE = ROOT / "data/sample.mp4"
 WEIGHTS = ROOT / "data/weights"
 RESULT = ROOT / "benchmarks/pipeline.json"
 

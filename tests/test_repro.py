@@ -308,7 +308,7 @@ def test_the_backbone_of_a_detector_is_one_param(project: Path) -> None:
 def test_a_clone_that_pulls_has_nothing_to_do(project: Path, tmp_path: Path) -> None:
     dvc(project, "add", "data/raw/clip.avi")
     # What `dvc repro` without a target would have fetched.
-    shutil.copy(project / "data/raw/clip.avi", project / "data/raw/sample.mp4")
+    shutil.copy(project / "data/raw/clip.avi", project / "data/sample.mp4")
     dvc(project, "commit", "--force", "fetch_sample")
     dvc(project, "remote", "add", "--default", "shared", str(tmp_path / "remote"))
     dvc(project, "push")

