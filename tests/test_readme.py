@@ -88,12 +88,12 @@ def test_the_table_of_the_readme_shows_the_groups_that_an_interval_rests_on(tmp_
         json.dumps({name: summary[name] | shared | {"unseen": unseen[name]} for name in summary})
     )
     assert readme.leaderboard().splitlines() == [
-        "| detector | groups | image AUROC | pixel AUROC | AUPRO | recall | false alarms"
-        " | unseen: blur |",
+        "| detector | image AUROC | false alarms | recall | unseen: blur | pixel AUROC | AUPRO"
+        " | groups |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| padim | 5, of pixels 4 | 1.000 [0.478, 1.000] | 0.900 |  | 1.000 | 0.500 (cannot say)"
-        " | 0.625 |",
-        "| vit | 2 | 0.750 | 0.900 | 0.800 | 1.000 | 0.500 |  |",
+        "| padim | **1.00** [0.47, 1.00] | **0.50** (cannot say) | **1.00** | 0.62 | **0.90** | "
+        " | 5, of pixels 4 |",
+        "| vit | 0.75 | **0.50** | **1.00** |  | **0.90** | 0.80 | 2 |",
     ]
 
 
