@@ -46,7 +46,7 @@ def _encode(path: Path, scale: float, quality: int) -> bytes:
     if scale < 1:
         image = ImageOps.scale(image, scale)
     exact = image.getcolors(FEW_COLOURS) is not None and scale == 1
-    image.save(buffer, "WEBP", lossless=exact, quality=quality, method=4)
+    image.save(buffer, "WEBP", lossless=exact, quality=quality, method=2)
     return buffer.getvalue()
 
 

@@ -123,11 +123,15 @@ def board(summary: Summary) -> Board:
 
 
 def by_kind(result: Metrics) -> Board:
-    """Lay out what evaluate_detector measured of one detector: its defects, then unseen kinds."""
-    rows = {
-        row["defect"]: row | {"n_normal": result["n_normal"], "n_anomalous": row["n"]}
-        for row in result["defects"]
-    } | {f"unseen: {kind}": metrics for kind, metrics in result["unseen"].items()}
+    """Lay out what evaluate_detector measured of one detector: its defects, then unseen kinds.
+
+    Only all defects together have pixel metrics and intervals.
+    """
+    counts = {"n_normal": result["n_normal"]}
+    defects = {row["defect"]: row | counts | {"n_anomalous": row["n"]} for row in result["defects"]}
+    unseen = {f"unseen: {kind}": metrics for kind, metrics in result["unseen"].items()}
+    together = "all defects" if len(defects) > 1 else "".join(defects)
+    rows = ({**defects, together: result} if defects else {}) | unseen
     columns = [column for column in [*COLUMNS, *PIXEL_COLUMNS] if column.key != LOW]
     return _lay_out(columns, rows, [str(row["n_anomalous"]) for row in rows.values()])
 

@@ -89,16 +89,29 @@ def test_where_all_thresholds_are_void_none_is_the_best():
 
 
 def test_kinds_have_the_images_that_they_have():
-    result = metrics(0.9, {"blur": metrics(0.75, recall=0.5, n_anomalous=4)})
-    result["defects"] = [{"defect": "scratch", "n": 200, "recall": 0.995, "image_auroc": 0.5}]
+    result = metrics(0.9, {"blur": metrics(0.75, recall=0.5, n_anomalous=4)}, pixel_auroc=0.8)
+    dent = {"defect": "dent", "n": 200, "recall": 0.995, "image_auroc": 0.5}
+    result["defects"] = [dent, {"defect": "hole", "n": 5, "recall": 0.2}]
     table = by_kind(result)
     assert [(line.name, line.count) for line in table.lines] == [
-        ("scratch", "200"),
+        ("dent", "200"),
+        ("hole", "5"),
+        ("all defects", "29"),
         ("unseen: blur", "4"),
     ]
-    assert [column.title for column in table.columns] == ["image AUROC", "recall"]
+    assert [column.title for column in table.columns] == ["image AUROC", "recall", "pixel AUROC"]
     assert [[cell.text for cell in line.cells] for line in table.lines] == [
-        ["0.50", "0.995"],
-        ["0.75", "0.500"],
+        ["0.50", "0.995", ""],
+        ["", "0.200", ""],
+        ["0.90", "", "0.80"],
+        ["0.75", "0.500", ""],
     ]
     assert not any(cell.best for line in table.lines for cell in line.cells)
+
+
+def test_one_kind_of_defect_is_all_of_them():
+    row = {"defect": "scratch", "n": 29, "recall": 0.5, "image_auroc": 0.9}
+    [line] = by_kind(metrics(0.9, recall=0.5, pixel_auroc=0.8) | {"defects": [row]}).lines
+    assert line.name == "scratch"
+    assert [cell.text for cell in line.cells] == ["0.90", "0.50", "0.80"]
+    assert by_kind(metrics(0.9) | {"defects": []}).lines == []

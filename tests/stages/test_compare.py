@@ -232,7 +232,7 @@ def test_report_shows_source_settings_and_data_and_nothing_of_when_it_was_made(p
         "extract_frames.video.end_s": "",
         "detectors.padim.backbone": "any",
     }.items():
-        assert f'<th scope="row">{name}</th><td>{value}</td>' in page
+        assert f"<li>{name} <b>{value}</b></li>" in page
     shard = next((compare.DATASET / "test").iterdir())
     of_data = hashlib.sha256(hashlib.sha256(shard.read_bytes()).digest()).hexdigest()
     assert f"<b>{of_data[:12]}</b>" in page
