@@ -16,17 +16,12 @@ from pydantic import ConfigDict, Field
 from blackswan.data.dataset import Split
 from blackswan.detectors.interface import LOSSES
 from blackswan.errors import InputError, run
-from blackswan.evaluation.ranking import (
-    COLUMNS,
-    MAIN,
-    rank_detectors,
-    summarise,
-    typical_find,
-    worst_first,
-)
+from blackswan.evaluation import ranking
+from blackswan.evaluation.model import fingerprint
 from blackswan.outputs import replace_file, replace_folder, write_json
 from blackswan.params import Section, load_section
-from blackswan.reporting import figures, report
+from blackswan.reporting import charts, formats, report, sheets
+from blackswan.reporting.drawing import write_png
 from blackswan.reporting.examples import read_examples, sample
 from blackswan.reporting.heatmaps import HeatmapScale
 
@@ -38,7 +33,6 @@ SUMMARY = Path("metrics/summary.json")
 LEADERBOARD = Path("metrics/leaderboard.csv")
 PICTURES = Path("metrics/pictures")
 REPORT = Path("metrics/report.html")
-EXAMPLE = Path("metrics/example.png")  # small enough for git: it stands at the top of the README
 MAPS = "maps.parquet"  # in the scores of a detector
 TITLES = {"roc": "ROC", "precision_recall": "Precision and recall", "pro": "Per-region overlap"}
 
@@ -51,20 +45,37 @@ class Params(Section):
     sample_images: int = Field(ge=1, le=12)  # of one defect
 
 
-class Blocks(Section):
-    """The block `detectors`; here only its names count."""
+class Block(Section):
+    """A block that other stages read; here it is only shown."""
 
     model_config = ConfigDict(extra="allow")
 
 
 def rows_of_the_table(params: Params) -> list[str]:
     """Return what is compared; raises InputError where that is nothing or one thing twice."""
-    blocks = load_section(Blocks, "detectors").model_extra or {}
+    blocks = load_section(Block, "detectors").model_extra or {}
     if twice := sorted(blocks.keys() & params.references.keys()):
         raise InputError(f"{twice[0]} stands in detectors and in compare.references; remove one")
     if not (names := [*blocks, *params.references]):
         raise InputError("detectors and compare.references are empty; name what is compared")
     return names
+
+
+def read_settings() -> dict[str, Any]:
+    """Return the blocks of params.yaml that the numbers rest on."""
+    blocks = {  # one by one, so that dvc.yaml can be held against them
+        "source": load_section(Block, "source"),
+        "extract_frames": load_section(Block, "extract_frames"),
+        "split": load_section(Block, "split"),
+        "synthesize_anomalies": load_section(Block, "synthesize_anomalies"),
+        "build_dataset": load_section(Block, "build_dataset"),
+        "train_vit": load_section(Block, "train_vit"),
+        "fit_baseline": load_section(Block, "fit_baseline"),
+        "fit_detector": load_section(Block, "fit_detector"),
+        "detectors": load_section(Block, "detectors"),
+        "evaluate": load_section(Block, "evaluate"),
+    }
+    return {name: block.model_extra for name, block in blocks.items()}
 
 
 def read_result(detector: str) -> dict[str, Any]:
@@ -88,11 +99,11 @@ def read_scores(detector: str, test: Split) -> pd.DataFrame:
 
 def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of what belongs to no detector alone; `detectors` come best first."""
-    yield "samples", figures.contact_sheet("Test images and their masks", sample(test, samples))
+    yield "samples", sheets.contact_sheet("Test images and their masks", sample(test, samples))
     for name, title in TITLES.items():
         lines = {each: pd.read_csv(CURVES / each / f"{name}.csv") for each in detectors}
         if lines := {each: points for each, points in lines.items() if len(points)}:
-            yield name, figures.curves(title, lines)
+            yield name, charts.curves(title, lines)
 
 
 def draw_detector(
@@ -100,31 +111,25 @@ def draw_detector(
 ) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of scores, verdicts, calibration, losses and galleries of one."""
     scores = read_scores(detector, test)
-    main, unseen = scores[scores.table == MAIN], scores[scores.table != MAIN]
-    calibrated = "expected_calibration_error" in result
+    main, unseen = scores[scores.table == ranking.MAIN], scores[scores.table != ranking.MAIN]
+    show, threshold = formats.of_scores(result), result["threshold"]
+    calibrated = show is formats.probability
     sets = {"normal": main[main.label == 0], "anomalous": main[main.label == 1]}
     sets |= {f"unseen: {table}": rows for table, rows in unseen.groupby("table")}
-    yield (
-        "scores",
-        figures.score_histogram(
-            f"{detector}: scores",
-            {name: rows.image_score for name, rows in sets.items() if len(rows)},
-            result["threshold"],
-            probabilities=calibrated,
-        ),
-    )
-    yield "confusion", figures.confusion_matrix(f"{detector}: verdicts", main.label, main.flagged)
+    values = {name: rows.image_score for name, rows in sets.items() if len(rows)}
+    yield "scores", charts.score_histogram(f"{detector}: scores", values, threshold, calibrated)
+    yield "confusion", charts.confusion_matrix(f"{detector}: verdicts", main.label, main.flagged)
     if calibrated:
         bins = pd.read_csv(CURVES / detector / "reliability.csv")
-        yield "reliability", figures.reliability_diagram(f"{detector}: calibration", bins)
+        yield "reliability", charts.reliability_diagram(f"{detector}: calibration", bins)
     if (losses := SCORES / detector / LOSSES).exists():
-        yield "losses", figures.losses(f"{detector}: loss while it learnt", pd.read_csv(losses))
+        yield "losses", charts.losses(f"{detector}: loss while it learnt", pd.read_csv(losses))
     scale = HeatmapScale(**result["heatmap"])
-    maps = SCORES / detector / MAPS
     for name, what, rows in [("gallery", "test images", main), ("unseen", "unseen kinds", unseen)]:
-        title = f"{detector}: {what}, mistakes first, then the least certain"
-        if len(chosen := worst_first(rows, result["threshold"])[:images]):
-            yield name, figures.gallery(title, read_examples(chosen, test, maps), scale)
+        if len(chosen := ranking.mixed(rows, threshold, images)):
+            examples = read_examples(chosen, test, SCORES / detector / MAPS, show)
+            title = f"{detector}: {what}, {ranking.outcome_counts(rows)}"
+            yield name, sheets.gallery(title, examples, scale, show)
 
 
 def main() -> None:
@@ -132,28 +137,23 @@ def main() -> None:
     params = load_section(Params, "compare")
     results = {detector: read_result(detector) for detector in rows_of_the_table(params)}
     test = Split(DATASET, "test")
-    tables = rank_detectors(results)
-    best_first = [row["detector"] for row in tables[MAIN]]
+    best_first = ranking.best_first(results)
     with replace_folder(PICTURES) as pictures:
         for name, figure in draw_all(best_first, test, params.sample_images):
-            figures.write_png(figure, pictures / f"{name}.png")
+            write_png(figure, pictures / f"{name}.png")
         for detector in best_first:
-            drawn = draw_detector(detector, results[detector], test, params.gallery_images)
-            for name, figure in drawn:
-                figures.write_png(figure, pictures / detector / f"{name}.png")
-        page = report.render({name: results[name] for name in best_first}, tables, pictures)
-    best = best_first[0]
-    [example] = read_examples(typical_find(read_scores(best, test)), test, SCORES / best / MAPS)
-    with replace_file(EXAMPLE) as file:
-        figure = figures.strip(example, HeatmapScale(**results[best]["heatmap"]))
-        figures.write_small_png(figure, file)
+            result = results[detector]
+            for name, figure in draw_detector(detector, result, test, params.gallery_images):
+                write_png(figure, pictures / detector / f"{name}.png")
+        page = report.render(results, read_settings(), fingerprint(test.paths), pictures)
     with replace_file(REPORT) as file:
         file.write_text(page, encoding="utf-8")
     with replace_file(LEADERBOARD) as file:
+        tables = ranking.rank_detectors(results)
         rows = [row for table in tables.values() for row in table]
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(file, index=False, float_format="%.6g")
-    write_json(SUMMARY, summarise(results))
-    print(f"{len(best_first)} compared, {best} is first; see {REPORT}")
+        pd.DataFrame(rows, columns=ranking.COLUMNS).to_csv(file, index=False, float_format="%.6g")
+    write_json(SUMMARY, ranking.summarise(results))
+    print(f"{len(best_first)} compared, {best_first[0]} is first; see {REPORT}")
 
 
 if __name__ == "__main__":

@@ -4,40 +4,34 @@ import json
 from pathlib import Path
 
 from blackswan.errors import InputError, explained
-from blackswan.evaluation.ranking import MERITS, group_count, interval
+from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 
 README = Path("README.md")
 SUMMARY = Path("metrics/summary.json")
 DURATIONS = Path("benchmarks/durations.json")
-COLUMNS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_aupro": "AUPRO",
-    "recall": "recall",
-    "false_positive_rate": "false alarms",
-}
 
 
 def leaderboard() -> str:
-    """Return the main table as Markdown, with the image AUROC on each unseen generator."""
+    """Return the one table of the report as Markdown; the best of a column is bold."""
     if not SUMMARY.exists():
         raise InputError(f"{SUMMARY} is missing; run `dvc repro compare`, which writes it")
-    summary = json.loads(SUMMARY.read_bytes())
-    best_first = sorted(
-        summary, key=lambda name: (*(-summary[name].get(key, -1) for key in MERITS), name)
-    )
-    kinds = sorted({kind for metrics in summary.values() for kind in metrics["unseen"]})
-    head = ["detector", "groups", *COLUMNS.values(), *(f"unseen: {kind}" for kind in kinds)]
-    lines = [head, ["---"] * len(head)]
-    for name in best_first:
-        metrics = summary[name]
-        numbers = [interval(metrics, key, 3) if key in metrics else "" for key in COLUMNS]
-        if "verdict" in metrics:
-            numbers[-1] += f" ({metrics['verdict']})"
-        unseen = [f"{metrics['unseen'][kind]:.3f}" if kind in metrics["unseen"] else ""
-                  for kind in kinds]  # fmt: skip
-        lines.append([name, group_count(metrics), *numbers, *unseen])
+    table = board(json.loads(SUMMARY.read_bytes()))
+    titles = [
+        f"unseen: {column.title}" if column.group == UNSEEN else column.title
+        for column in table.columns
+    ]
+    head = ["detector", *titles, "groups"]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *([line.name, *map(_cell, line.cells), line.count] for line in table.lines),
+    ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _cell(cell: Cell) -> str:
+    number = f"**{cell.text}**" if cell.best else cell.text
+    return " ".join(filter(None, [number, cell.bounds, cell.note and f"({cell.note})"]))
 
 
 def durations() -> str:

@@ -1,15 +1,16 @@
-"""What comes first: the best detector of a table, the worst mistake of a detector."""
+"""What comes first: the best detector of a table, the worst mistakes of a detector."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 MAIN = "main"  # the table of the defects that count; each unseen generator has one of its own
 BASELINE = "median_residual"  # it learns nothing: what is behind it has not earned its keep
 AGAINST = f"against_{BASELINE}"
 MERITS = ("image_auroc", "pixel_auroc")  # what the order goes by
+OUTCOMES = ("false alarm", "miss", "found", "normal")
 WITH_INTERVAL = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 GROUPS = ("n_groups", "n_pixel_groups")  # that the intervals of images, of pixels rest on
 COLUMNS = [
@@ -65,6 +66,13 @@ def rank_detectors(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[R
     return {table: _rank(table, results) for table in [MAIN, *unseen]}
 
 
+def best_first(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the detectors in the order of their MERITS; what was not measured comes last."""
+    return sorted(
+        metrics, key=lambda name: (*(-metrics[name].get(key, -1) for key in MERITS), name)
+    )
+
+
 def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     """Return the main keys of each detector, few enough for `dvc exp show`.
 
@@ -100,46 +108,49 @@ def group_count(row: Mapping[str, Any]) -> str:
     return f"{images}" if pixels in (None, images) else f"{images}, of pixels {pixels}"
 
 
-def worst_first(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Sort images: the mistakes, the grossest first, then the rest, the least certain first.
+def outcome(anomalous: bool, flagged: bool) -> str:
+    """Return what the detector made of an image, in a word of OUTCOMES."""
+    if flagged:
+        return "found" if anomalous else "false alarm"
+    return "miss" if anomalous else "normal"
 
-    `scores` has path, label, table, image_score and flagged; a score counts
-    by its distance from the threshold as a share of the longest one on its side, so that
-    misses and false alarms mix; the worst of each table come before the second worst of any.
+
+def outcome_counts(scores: pd.DataFrame) -> str:
+    """Return how many images, by label and flagged, have each outcome: "false alarm 2, ..."."""
+    counts = Counter(map(outcome, scores.label == 1, scores.flagged))
+    return ", ".join(f"{name} {counts[name]}" for name in OUTCOMES if counts[name])
+
+
+def mixed(scores: pd.DataFrame, threshold: float, count: int) -> pd.DataFrame:
+    """Pick `count` images of every outcome, by outcome in the order of OUTCOMES.
+
+    `scores` has path, label, table, image_score and flagged; outcomes take turns, and tables
+    within them, so that many false alarms leave room for the finds. Of mistakes the grossest come
+    first, of the rest those nearest the threshold.
     """
     wrong = scores.flagged != (scores.label == 1)
     distance = (scores.image_score - threshold).abs()
-    reach = distance.groupby(scores.flagged).transform("max")
-    certainty = np.where(reach > 0, distance / reach, 0) * np.where(wrong, -1, 1)
-    ordered = scores.assign(right=~wrong, certainty=certainty).sort_values(
-        ["right", "certainty", "path"]
-    )
-    turn = ordered.groupby(["right", "table"]).cumcount()
-    return (
-        ordered.assign(turn=turn)
-        .sort_values(["right", "turn"], kind="stable")
-        .drop(columns=["right", "certainty", "turn"])
-    )
-
-
-def typical_find(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return one row: of the anomalies found that with the middle score, else of all images."""
-    found = scores[(scores.table == MAIN) & (scores.label == 1) & scores.flagged]
-    ordered = (found if len(found) else scores).sort_values(["image_score", "path"])
-    return ordered.iloc[[len(ordered) // 2]]
+    outcomes = map(outcome, scores.label == 1, scores.flagged)
+    ordered = scores.assign(
+        outcome=[*map(OUTCOMES.index, outcomes)], certainty=distance.where(~wrong, -distance)
+    ).sort_values(["certainty", "path"])
+    turn = ordered.groupby(["outcome", "table"]).cumcount()
+    chosen = ordered.assign(turn=turn).sort_values(["turn", "outcome", "table"]).head(count)
+    return chosen.sort_values(["outcome", "turn", "table"])[[*scores]]
 
 
 def _rank(table: str, results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    rows = []
-    for detector, result in results.items():
-        metrics = result if table == MAIN else result["unseen"].get(table)
-        if metrics is not None:
-            rows.append(
-                {key: metrics[key] for key in COLUMNS if key in metrics}
-                | {key: result[key] for key in ("verdict",) if key in result}
-                | {"table": table, "detector": detector}
-            )
-    rows.sort(key=lambda row: (*(-row.get(key, -1) for key in MERITS), row["detector"]))
+    found = {
+        detector: metrics
+        for detector, result in results.items()
+        if (metrics := result if table == MAIN else result["unseen"].get(table)) is not None
+    }
+    rows = [
+        {key: found[detector][key] for key in COLUMNS if key in found[detector]}
+        | {key: results[detector][key] for key in ("verdict",) if key in results[detector]}
+        | {"table": table, "detector": detector}
+        for detector in best_first(found)
+    ]
     baseline = next((row for row in rows if row["detector"] == BASELINE), None)
     return [
         row | {"rank": rank, AGAINST: _standing(row, baseline)}

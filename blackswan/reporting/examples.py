@@ -1,6 +1,6 @@
 """Read what the pictures show: images with their masks, and with the maps of a detector."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,21 @@ import pyarrow.parquet as pq
 
 from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image, decode_mask
-from blackswan.reporting.figures import Example, shorten
+from blackswan.evaluation.ranking import outcome
+from blackswan.reporting import formats
+from blackswan.reporting.drawing import shorten
+from blackswan.reporting.sheets import Example
 
 KINDS_SHOWN = 9  # normal and defects on the contact sheet, at most
 
 
-def read_examples(chosen: pd.DataFrame, test: Split, maps: Path) -> Iterator[Example]:
-    """Read image, mask and map of each chosen score, one at a time; `maps` is a Parquet file."""
+def read_examples(
+    chosen: pd.DataFrame, test: Split, maps: Path, show: Callable[[float], str] = formats.score
+) -> Iterator[Example]:
+    """Read image, mask and map of each chosen score, one at a time; `maps` is a Parquet file.
+
+    `show` formats the score of the caption.
+    """
     index = {path: number for number, path in enumerate(test.facts.path)}
     for score in chosen.itertuples():
         row = test[index[score.path]]
@@ -26,10 +34,9 @@ def read_examples(chosen: pd.DataFrame, test: Split, maps: Path) -> Iterator[Exa
             decode_image(row.image),
             mask_of(row, shape),
             np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
-            bool(score.label),
-            bool(score.flagged),
+            outcome(bool(score.label), bool(score.flagged)),
             f"{shorten(Path(score.path).stem, 14)}  {shorten(score.defect, 14)}  "
-            f"{score.image_score:.4g}",
+            f"{show(score.image_score)}",
         )
 
 

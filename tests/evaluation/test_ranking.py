@@ -4,12 +4,14 @@ import pandas as pd
 
 from blackswan.evaluation.ranking import (
     AGAINST,
+    best_first,
     group_count,
     interval,
+    mixed,
+    outcome,
+    outcome_counts,
     rank_detectors,
     summarise,
-    typical_find,
-    worst_first,
 )
 
 
@@ -59,6 +61,11 @@ def test_main_comes_first_and_a_table_holds_those_that_were_measured():
     assert list(tables) == ["main", "alpha", "blur"]
 
 
+def test_best_first_by_image_auroc_then_pixel_auroc_then_name():
+    found = {"d": result(), "c": result(0.9, 0.5), "b": result(0.9, 0.6), "a": result(0.9, 0.5)}
+    assert best_first(found) == ["b", "a", "c", "d"]
+
+
 def test_summary_holds_main_keys_and_no_others():
     unseen = {"blur": result(0.6, 0.7), "noise": result()}
     assert summarise({"a": result(0.9, unseen=unseen)}) == {
@@ -85,36 +92,46 @@ def scores(rows):
     return table.assign(flagged=table.image_score > 1)
 
 
-def test_grossest_mistakes_come_first_and_sides_mix():
+def test_outcomes():
+    both = (True, False)
+    assert [outcome(anomalous, flagged) for anomalous in both for flagged in both] == [
+        "found",
+        "miss",
+        "false alarm",
+        "normal",
+    ]
+
+
+def test_outcomes_take_turns_so_that_many_false_alarms_leave_room():
     rows = [
-        ("sure", 1, 9, "main"),
-        ("alarm", 0, 5, "main"),
+        *[(f"alarm {score}", 0, score, "main") for score in range(2, 9)],
         ("miss", 1, 0, "main"),
         ("near miss", 1, 0.9, "main"),
+        ("found", 1, 9, "main"),
+        ("near find", 1, 1.5, "main"),
         ("quiet", 0, 0.5, "main"),
-        ("near", 1, 1.5, "main"),
     ]
-    assert worst_first(scores(rows), 1).path.tolist() == [
+    assert mixed(scores(rows), 1, 7).path.tolist() == [
+        "alarm 8",
+        "alarm 7",
         "miss",
-        "alarm",
         "near miss",
-        "near",
+        "near find",
+        "found",
         "quiet",
-        "sure",
     ]
+    assert mixed(scores(rows), 1, 3).path.tolist() == ["alarm 8", "miss", "near find"]
+    assert len(mixed(scores(rows), 1, 60)) == len(rows)
+    assert outcome_counts(scores(rows)) == "false alarm 7, miss 2, found 2, normal 1"
+    assert outcome_counts(scores(rows[-2:])) == "found 1, normal 1"
 
 
 def test_tables_take_turns():
     rows = [("a1", 1, 0.1, "a"), ("a2", 1, 0.2, "a"), ("b1", 1, 0.8, "b"), ("b2", 1, 0.9, "b")]
-    assert worst_first(scores(rows), 1).path.tolist() == ["a1", "b1", "a2", "b2"]
+    assert mixed(scores(rows), 1, 4).path.tolist() == ["a1", "b1", "a2", "b2"]
+    assert mixed(scores(rows), 1, 2).path.tolist() == ["a1", "b1"]
 
 
 def test_scores_all_at_the_threshold():
     rows = [("b", 0, 1, "main"), ("a", 0, 1, "main")]
-    assert worst_first(scores(rows), 1).path.tolist() == ["a", "b"]
-
-
-def test_typical_find_has_the_middle_score():
-    rows = [(name, 1, score, "main") for name, score in (("a", 2), ("b", 9), ("c", 4), ("miss", 0))]
-    assert typical_find(scores([*rows, ("u", 1, 5, "blur")])).path.tolist() == ["c"]
-    assert typical_find(scores([("only", 0, 0, "main")])).path.tolist() == ["only"]
+    assert mixed(scores(rows), 1, 2).path.tolist() == ["a", "b"]
