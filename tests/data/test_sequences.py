@@ -23,12 +23,13 @@ def photo(name, **fields):
     )
 
 
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 300, 3)).astype(np.uint8)
+TEXTURE = cv2.GaussianBlur(NOISE, (0, 0), 3)
+
+
 def moving(number):
     """A view that slides over one texture."""
-    texture = cv2.GaussianBlur(
-        np.random.default_rng(0).integers(0, 256, (40, 400, 3)).astype(np.uint8), (0, 0), 3
-    )
-    return texture[:, 2 * number : 2 * number + 40]
+    return TEXTURE[:, 2 * number : 2 * number + 40]
 
 
 def part(number):
