@@ -97,6 +97,19 @@ def test_each_series_is_judged_alone_and_what_is_not_numbered_stays(folder):
     assert found[50:] == frames[50:]
 
 
+def test_of_many_series_the_first_are_told_and_all_are_counted(folder, capsys):
+    for number in range(7):
+        frames = folder(names(20, f"{number}/"), moving if number else part)
+        found = with_times(frames, folder.root, params())
+        assert (found != frames) == bool(number)
+    capsys.readouterr()
+    frames = [photo(name) for number in range(7) for name in names(20, f"{number}/")]
+    assert sum(f.timestamp_s is not None for f in with_times(frames, folder.root, params())) == 120
+    said = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in said[:5]] == [f"walk/{number}/" for number in range(5)]
+    assert said[5:] == ["6 of 7 series of numbered photos are frames of one video"]
+
+
 def test_too_few_are_not_judged(folder, capsys):
     frames = folder(names(19), moving)
     assert with_times(frames, folder.root, params()) == frames
