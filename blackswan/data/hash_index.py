@@ -4,6 +4,7 @@ import numpy as np
 
 BITS = 64
 INDEXED = 8  # bits: beyond this limit the parts are so short that most images share one
+SLOWER = 8  # times: what picking out hashes costs against going through all of them
 
 
 class HashIndex:
@@ -33,9 +34,9 @@ class HashIndex:
         """Return the positions after `row`, rising, of the hashes within the limit of its own."""
         sharing = [order[turn[row] + 1 : ends[row]] for order, turn, ends in self._parts]
         following = len(self._hashes) - row - 1
-        if not sharing or sum(map(len, sharing)) >= following:
-            others = np.arange(row + 1, len(self._hashes))
-        else:
-            others = np.unique(np.concatenate(sharing))
+        if not sharing or sum(map(len, sharing)) > following // SLOWER:
+            distances = np.bitwise_count(self._hashes[row + 1 :] ^ self._hashes[row])
+            return np.flatnonzero(distances <= self._limit) + row + 1
+        others = np.concatenate(sharing)
         distances = np.bitwise_count(self._hashes[others] ^ self._hashes[row])
-        return others[distances <= self._limit]
+        return np.unique(others[distances <= self._limit])

@@ -27,10 +27,11 @@ from blackswan.params import Section
 SAMPLED = 2048  # pixels kept of each image, at the same places in all
 GLANCE = 256  # of them, which decide most pairs
 DEVIATIONS = 5  # standard errors by which a sample must lie beyond the limit to decide alone
-CHUNK = 512  # images compared with one at a time, by their samples
+CHUNK = 64  # images compared with one at a time, by samples that the processor holds
 WAITING = 1_000_000  # pairs that samples leave open before they are compared in full
 NEAREST = 64  # of them that are compared first
 CACHED = 256_000_000  # bytes of images that are compared in full
+TOGETHER = 8  # of them that a processor holds as well
 DEFECT = 20  # grey levels by which a square of SQUARE pixels a side differs where a defect shows
 SQUARE = 8
 SHOWN = 5  # offending pairs named in the message
@@ -197,13 +198,11 @@ def _not_told_apart(samples: np.ndarray, row: int, columns: np.ndarray, limit: f
         others = samples[columns, :count].reshape(len(columns), -1)
         own = np.broadcast_to(samples[row, :count].ravel(), others.shape)
         difference = cv2.absdiff(others, np.ascontiguousarray(own))
+        values = difference.shape[1]
+        means = cv2.reduce(difference, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0] / values
         # uint32 holds the squares of SAMPLED colours: 3 * 2048 * 255 ** 2 < 2 ** 32.
-        means, squares = (
-            np.einsum(term, *[difference] * arrays, dtype=np.uint32, casting="unsafe")
-            / difference.shape[1]
-            for term, arrays in (("ij->i", 1), ("ij,ij->i", 2))
-        )
-        deviation = np.sqrt(np.maximum(squares - means**2, 0))
+        squares = np.einsum("ij,ij->i", difference, difference, dtype=np.uint32, casting="unsafe")
+        deviation = np.sqrt(np.maximum(squares / values - means**2, 0))
         # The three colours of a pixel may change together: they count as one value, not as three.
         near = means - (DEVIATIONS * deviation / count**0.5 + 0.01) <= limit
         columns, means = columns[near], means[near]
@@ -219,7 +218,9 @@ def _in_order(pairs: np.ndarray, tile: int) -> np.ndarray:
     """
     nearest = np.argsort(pairs["mean"], kind="stable")
     first, others = pairs[nearest[:NEAREST]], pairs[nearest[NEAREST:]]
-    others = others[np.lexsort((others["row"], others["column"], others["row"] // tile))]
+    others = others[
+        np.lexsort((others["row"], others["column"] // TOGETHER, others["row"] // tile))
+    ]
     together = np.concatenate([first, others])
     return np.column_stack([together["row"], together["column"]])
 

@@ -26,6 +26,9 @@ SIDE = 32  # pixels of the images that are compared
 # less. Measured: 0.85 to 1 for the frames of 12 clips, a still camera among them; 0.46 to 0.55 for
 # 200 screws, 58 aliens, 63 cookies and 70 boards in order, 0.74 at most for 20 in 4000 orders.
 NEARER = 0.75
+SAID = 5  # findings that are printed
+ONE_VIDEO = "frames of one video, split by blocks of their order (split.sequences: false if not)"
+PHOTOS = "separate photos (split.sequences: true if they are frames of one video)"
 
 
 def series(frame: Frame) -> str:
@@ -49,12 +52,13 @@ def with_times(frames: list[Frame], folder: Path, params: Params) -> list[Frame]
             "split.sequences is true, and source.path has no numbered normal photos (name_0001.jpg)"
             " without given split or group_pattern; set it to auto"
         )
+    if params.sequences == "auto":
+        numbered = _those_of_one_video(numbered, folder)
     timed = {}
-    for name, members in sorted(numbered.items()):
-        if params.sequences is True or _is_one_video(name, members, folder):
-            for turn, frame in enumerate(members):
-                time = round(turn / params.frames_per_second, 6)
-                timed[frame.image] = replace(frame, source=name, timestamp_s=time, group="")
+    for name, members in numbered.items():
+        for turn, frame in enumerate(members):
+            time = round(turn / params.frames_per_second, 6)
+            timed[frame.image] = replace(frame, source=name, timestamp_s=time, group="")
     return [timed.get(frame.image, frame) for frame in frames]
 
 
@@ -71,21 +75,24 @@ def _by_series(frames: list[Frame]) -> dict[str, list[Frame]]:
     return {name: sorted(members, key=number) for name, members in numbered.items()}
 
 
-def _is_one_video(name: str, members: list[Frame], folder: Path) -> bool:
-    if len(members) < FEWEST:
-        return False
-    near, far = differences([folder / frame.image for frame in members])
-    nearer = np.sign(far - near[:, None]).mean() / 2 + 0.5  # a tie counts as half
-    print(
-        f"{name}: {len(members)} numbered photos, neighbours {np.median(near):.3g} grey levels "
-        f"apart, others {np.median(far):.3g}, neighbours nearer in {nearer:.0%}: "
-        + (
-            "frames of one video, split by blocks of their order (split.sequences: false if not)"
-            if nearer >= NEARER
-            else "separate photos (split.sequences: true if they are frames of one video)"
-        )
-    )
-    return bool(nearer >= NEARER)
+def _those_of_one_video(numbered: dict[str, list[Frame]], folder: Path) -> dict[str, list[Frame]]:
+    """Return the series whose images show one video, and print what was found of the first SAID."""
+    large = {name: m for name, m in sorted(numbered.items()) if len(m) >= FEWEST}
+    videos = {}
+    for turn, (name, members) in enumerate(large.items()):
+        near, far = differences([folder / frame.image for frame in members])
+        nearer = np.sign(far - near[:, None]).mean() / 2 + 0.5  # a tie counts as half
+        if nearer >= NEARER:
+            videos[name] = members
+        if turn < SAID:
+            print(
+                f"{name}: {len(members)} numbered photos, neighbours {np.median(near):.3g} grey "
+                f"levels apart, others {np.median(far):.3g}, neighbours nearer in {nearer:.0%}: "
+                f"{ONE_VIDEO if name in videos else PHOTOS}"
+            )
+    if len(large) > SAID:
+        print(f"{len(videos)} of {len(large)} series of numbered photos are frames of one video")
+    return videos
 
 
 def differences(images: list[Path]) -> tuple[np.ndarray, np.ndarray]:

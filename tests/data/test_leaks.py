@@ -123,13 +123,13 @@ def by_brute_force(listed, params):
     return leaks
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("limit", [(6, 1.5), (6, 4.0), (0, 3.0), (24, 6.0)])
 def test_what_is_found_is_what_comparing_all_in_full_finds(tmp_path, seed, limit):
     """Scenes under noise of differing strength, so that differences lie on both sides."""
     rng = np.random.default_rng(seed)
     listed = []
-    for number in range(40):
+    for number in range(30):
         image = scene(rng.integers(3), (64, 72)[rng.integers(2)])
         noise = rng.uniform(0, 5) * rng.normal(0, 1, image.shape)
         path = tmp_path / f"{number:02d}.png"

@@ -23,12 +23,13 @@ def photo(name, **fields):
     )
 
 
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 300, 3)).astype(np.uint8)
+TEXTURE = cv2.GaussianBlur(NOISE, (0, 0), 3)
+
+
 def moving(number):
     """A view that slides over one texture."""
-    texture = cv2.GaussianBlur(
-        np.random.default_rng(0).integers(0, 256, (40, 400, 3)).astype(np.uint8), (0, 0), 3
-    )
-    return texture[:, 2 * number : 2 * number + 40]
+    return TEXTURE[:, 2 * number : 2 * number + 40]
 
 
 def part(number):
@@ -94,6 +95,19 @@ def test_each_series_is_judged_alone_and_what_is_not_numbered_stays(folder):
     timed = {frame.source for frame in found if frame.timestamp_s is not None}
     assert timed == {"walk/a/*", "walk/b/cam_*"}
     assert found[50:] == frames[50:]
+
+
+def test_of_many_series_the_first_are_told_and_all_are_counted(folder, capsys):
+    for number in range(7):
+        frames = folder(names(20, f"{number}/"), moving if number else part)
+        found = with_times(frames, folder.root, params())
+        assert (found != frames) == bool(number)
+    capsys.readouterr()
+    frames = [photo(name) for number in range(7) for name in names(20, f"{number}/")]
+    assert sum(f.timestamp_s is not None for f in with_times(frames, folder.root, params())) == 120
+    said = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in said[:5]] == [f"walk/{number}/" for number in range(5)]
+    assert said[5:] == ["6 of 7 series of numbered photos are frames of one video"]
 
 
 def test_too_few_are_not_judged(folder, capsys):

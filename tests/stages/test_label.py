@@ -210,3 +210,19 @@ def test_a_copy_across_given_splits_is_to_leave_one_of_them(tiny_project, mvtec_
         tiny_project.run(stage)
     message = tiny_project.refuse("label")
     assert message.endswith("Remove the copies from test or train of source.path")
+
+
+def test_parts_that_are_shown_with_and_without_their_defect_pass(tiny_project):
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        part, _ = draw_part(rng)
+        for folder in ("normal", "anomaly"):
+            if folder == "anomaly":
+                part[20:26, 20:26] = cv2.add(part[20:26, 20:26], (60, 60, 60, 0))
+            path = tiny_project.root / "parts" / folder / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, part)
+    tiny_project.set(source__path="parts", label__leak_check__max_pixel_difference=5.0)
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        tiny_project.run(stage)
+    assert "test anomalous 16; test normal 4; train anomalous 8" in tiny_project.run("label")
