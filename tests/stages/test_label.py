@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, draw_part
+from conftest import ROOT, SHARED, draw_part
 
 from blackswan.data.images import read_image, write_png
 from blackswan.data.records import read_index
@@ -226,3 +226,14 @@ def test_parts_that_are_shown_with_and_without_their_defect_pass(tiny_project):
     for stage in ("extract_frames", "synthesize_anomalies"):
         tiny_project.run(stage)
     assert "test anomalous 16; test normal 4; train anomalous 8" in tiny_project.run("label")
+
+
+@pytest.mark.parametrize("name", ["static10s.mp4", "static_cctv.mp4", "screen.mp4"])
+def test_a_camera_that_stands_still_is_no_leak(tiny_project, name):
+    clip = SHARED / "cases/video" / name
+    if not clip.is_file():
+        pytest.skip(f"no ../shared/data/cases/video/{name}")
+    tiny_project.set(source__path=str(clip), evaluate__alpha=0.2)
+    for stage in ("extract_frames", "synthesize_anomalies"):
+        tiny_project.run(stage)
+    assert "train normal" in tiny_project.run("label")

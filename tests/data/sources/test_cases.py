@@ -1,5 +1,6 @@
 """Folders and layouts that other people hold, as they lie there."""
 
+import shutil
 from collections import Counter
 
 import pytest
@@ -86,3 +87,24 @@ def test_what_is_left_out_is_said(capsys):
     assert "left out 6 .heic; `pip install pillow-heif` reads HEIC\n" in capsys.readouterr().err
     read("flat_test")
     assert "left out 4 test images without a label" in capsys.readouterr().err
+
+
+def test_clips_are_labelled_by_folder_and_by_times(tmp_path):
+    labels = Counter((item.frame.source, item.frame.label) for item in read("labelled_videos"))
+    assert labels == {("normal/a.mp4", "normal"): 60, ("anomaly/b.mp4", "anomalous"): 60}
+    shutil.copytree(CASES / "labelled_videos", tmp_path / "clips")
+    (tmp_path / "clips").chmod(0o755)
+    (tmp_path / "clips/times.csv").write_text(
+        "video,start_s,end_s,defect\nnormal/a.mp4,1,1.5,smoke\nanomaly/b.mp4,0.5,,fire\n"
+    )
+    labels = Counter(
+        (item.frame.source, item.frame.defect)
+        for item in read(tmp_path / "clips", annotations="times.csv")
+    )
+    assert labels.keys() == {
+        ("normal/a.mp4", ""),
+        ("normal/a.mp4", "smoke"),
+        ("anomaly/b.mp4", ""),
+        ("anomaly/b.mp4", "fire"),
+    }
+    assert labels["normal/a.mp4", "smoke"] < 20 < labels["anomaly/b.mp4", "fire"]
