@@ -1,6 +1,7 @@
 """Write what was measured into the tables of README.md, each between its marks (`make readme`)."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from blackswan.errors import InputError, explained
@@ -8,14 +9,16 @@ from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 
 README = Path("README.md")
 SUMMARY = Path("metrics/summary.json")
+PHOTOS = Path("benchmarks/photos.json")
+WRITTEN_BY = {SUMMARY: "dvc repro compare", PHOTOS: "python benchmarks/durations.py"}
 DURATIONS = Path("benchmarks/durations.json")
 
 
-def leaderboard() -> str:
-    """Return the one table of the report as Markdown; the best of a column is bold."""
-    if not SUMMARY.exists():
-        raise InputError(f"{SUMMARY} is missing; run `dvc repro compare`, which writes it")
-    table = board(json.loads(SUMMARY.read_bytes()))
+def leaderboard(summary: Path) -> str:
+    """Return the one table of a report as Markdown; the best of a column is bold."""
+    if not summary.exists():
+        raise InputError(f"{summary} is missing; run `{WRITTEN_BY[summary]}`, which writes it")
+    table = board(json.loads(summary.read_bytes()))
     titles = [
         f"unseen: {column.title}" if column.group == UNSEEN else column.title
         for column in table.columns
@@ -45,7 +48,11 @@ def durations() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-TABLES = {"leaderboard": leaderboard, "durations": durations}
+TABLES = {
+    "photos": partial(leaderboard, PHOTOS),
+    "leaderboard": partial(leaderboard, SUMMARY),
+    "durations": durations,
+}
 
 
 def with_tables(readme: str) -> str:
