@@ -1,6 +1,7 @@
 """Write what was measured into the tables of README.md, each between its marks (`make readme`)."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def durations() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "photos": partial(leaderboard, PHOTOS),
     "leaderboard": partial(leaderboard, SUMMARY),
     "durations": durations,

@@ -48,15 +48,19 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
     size = f"{step.size} x {step.size}" if step.size else "as they are"
     yield f"  taken     crop {step.crop}, size {size}"
     yield from (f"  broken    {sentence}" for sentence in found.broken[:SHOWN])
+    problems = []
+    if found.broken:
+        count = f"{len(found.broken)} of {found.looked_at} images of {path}"
+        problems.append(f"{count} cannot be taken; replace or remove them")
     if found.complete:
-        yield from _supported(found.frames, params_file)
+        try:
+            yield from _supported(found.frames, params_file)
+        except InputError as error:
+            problems.append(str(error))
     else:
         yield "  splits    not looked at: more frames than can be decoded in seconds"
-    if found.broken:
-        raise InputError(
-            f"{len(found.broken)} of {found.looked_at} images of {path} cannot be taken; replace "
-            "or remove them"
-        )
+    if problems:
+        raise InputError(". ".join(problems))
 
 
 def _look_at(images: Iterable[SourceImage]) -> Holdings:

@@ -56,7 +56,9 @@ def test_what_is_too_few_and_what_is_broken_are_said_after_the_counts(tmp_path):
     assert error.startswith("too few images: detectors.dino_memory.references = 16 needs")
     (tmp_path / "03.png").write_bytes(b"no image")
     (tmp_path / "07.png").write_bytes(b"")
-    lines, _ = said(tmp_path)
+    lines, error = said(tmp_path)
+    assert error.startswith(f"2 of 12 images of {tmp_path} cannot be taken; replace or remove")
+    assert "too few images" in error
     broken = [line for line in lines if line.startswith("  broken    ")]
     assert ["03.png" in broken[0], "07.png" in broken[1]] == [True, True]
     assert len(broken) == 2
@@ -74,7 +76,7 @@ def test_a_clip_that_takes_longer_is_left_off(drawn_clip, monkeypatch):
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("broken", "too few images"),
+        ("broken", "3 of 20 images of"),
         ("concrete_crack", "Negative (8), Positive (8); set extract_frames.folder.normal"),
         ("flat_test", "too few images"),
         ("inverted", "no param names: masks (4)"),
