@@ -94,10 +94,10 @@ def counted_folders(names: Iterable[str]) -> str:
     return first([f"{shown[name]} ({counts[name]})" for name in shown])
 
 
-def first(parts: list[str]) -> str:
+def first(parts: list[str], between: str = ", ") -> str:
     """Return the parts in one line; of many the first eight and how many more."""
     more = [f"{len(parts) - 8} more"] if len(parts) > 8 else []
-    return ", ".join(parts[:8] + more)
+    return between.join(parts[:8] + more)
 
 
 def name_by_stem(

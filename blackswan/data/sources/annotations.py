@@ -83,21 +83,25 @@ def read_times(file: Path, videos: Iterable[str]) -> dict[str, list[Interval]]:
     """
     known = set(videos)
     times = defaultdict[str, list[Interval]](list)
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream)
-        if rows.fieldnames != TIMES:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is no table in UTF-8; save it as CSV UTF-8") from None
+    rows = csv.DictReader(lines)
+    if rows.fieldnames != TIMES:
+        raise InputError(
+            f"{file} has the columns {listed(list(rows.fieldnames or [])) or 'none'}; make its "
+            f"first line {','.join(TIMES)}"
+        )
+    for row in rows:
+        where = f"line {rows.line_num} of {file}"
+        name = row["video"] or (next(iter(known)) if len(known) == 1 else "")
+        if name not in known:
             raise InputError(
-                f"{file} has the columns {listed(list(rows.fieldnames or []))}; expected "
-                f"{', '.join(TIMES)}"
+                f"{where} names the video {shown(name) or 'of no name'}, which is not there; name "
+                f"one of {listed(sorted(known))}"
             )
-        for number, row in enumerate(rows, start=2):
-            name = row["video"] or (next(iter(known)) if len(known) == 1 else "")
-            if name not in known:
-                raise InputError(
-                    f"line {number} of {file} names the video {shown(name)}, which is not there; "
-                    f"name one of {listed(sorted(known))}"
-                )
-            times[name].append(_interval(row, f"line {number} of {file}"))
+        times[name].append(_interval(row, where))
     return dict(times)
 
 
@@ -106,7 +110,7 @@ def _interval(row: dict[str, str], where: str) -> Interval:
         start, end = float(row["start_s"]), float(row["end_s"] or "inf")
     except (ValueError, TypeError):
         start = end = float("nan")
-    if not 0 <= start < end or not row["defect"]:
+    if not 0 <= start < end or not row["defect"] or None in row:
         raise InputError(
             f"{where} needs start_s, a later end_s (or none) in seconds, and a defect; mend it"
         )

@@ -74,6 +74,11 @@ class _Timed:
     quarters: int
 
 
+def open_container(path: Path) -> InputContainer:
+    """Open a file; what it holds beside its streams, such as a title, may be no UTF-8."""
+    return av.open(str(path), metadata_errors="replace")
+
+
 class Film:
     """The moving picture of an opened file; counts what it decodes, leaves out and mends."""
 
@@ -149,7 +154,7 @@ class Film:
         self.passed, from_pts = first, _ = keyframe or (0, None)
         times = self._list_times()[0]
         whole = 0
-        with av.open(str(self._path)) as container:
+        with open_container(self._path) as container:
             stream = container.streams.video[self._container.streams.video.index(self._stream)]
             stream.codec_context.options = _OPTIONS
             stream.codec_context.thread_count = 1
@@ -193,7 +198,7 @@ class Film:
             return [], []
         if "avi" in self._container.format.name:
             return [], []  # it holds the order of decoding only
-        with av.open(str(self._path)) as container:
+        with open_container(self._path) as container:
             packets = []
             try:
                 for packet in container.demux(container.streams[self._stream.index]):
@@ -217,7 +222,7 @@ class Film:
         keys = [pts for pts in keys if bisect_left(times, pts) <= start - 2]
         if not keys or keys[-1] == times[0]:
             return None
-        with av.open(str(self._path)) as container:
+        with open_container(self._path) as container:
             stream = container.streams[self._stream.index]
             container.seek(keys[-1], stream=stream)
             reached = next(container.demux(stream)).pts

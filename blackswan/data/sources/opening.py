@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from blackswan.data import photos
-from blackswan.data.files import list_files, list_images, tell_left_out
+from blackswan.data.files import list_files, list_images, tell, tell_left_out
 from blackswan.data.images import MAX_SIDE, Crop
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import SourceImage
@@ -75,12 +75,22 @@ def open_source(path: Path, params: Params) -> Source:
 
 def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceImage]:
     if path.is_file():
-        return _labelled(video.iterate_frames(path, params.video), [])
+        times = {}
+        if params.folder.annotations:
+            file = annotations.find(path.parent, params.folder)
+            times = annotations.read_times(file, [path.name])
+        return _labelled(video.iterate_frames(path, params.video), times.get(path.name, []))
     if found := list_images(path):
-        raise InputError(f"{path} holds videos and photos, such as {found[0].name}; keep one kind")
+        still = any(file.suffix.lower() == ".gif" for file in videos)
+        convert = " (a GIF counts as a video; convert stills to PNG)" if still else ""
+        raise InputError(
+            f"{path} holds videos, such as {videos[0].relative_to(path)}, and photos, such as "
+            f"{found[0].relative_to(path)}; keep one kind{convert}"
+        )
     tell_left_out(path, list_files(path, video.SUFFIXES).left_out)
     names = {file.relative_to(path).as_posix(): file for file in videos}
-    times: dict[str, list[Interval]] = {}
+    video.check_headers(videos)
+    times = {}
     if params.folder.annotations:
         times = annotations.read_times(annotations.find(path, params.folder), names)
     defects = folder.name_defects(path, names.keys() - times.keys(), params.folder)
@@ -94,11 +104,16 @@ def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceIm
 
 
 def _labelled(frames: Iterable[SourceImage], times: list[Interval]) -> Iterable[SourceImage]:
+    unseen, name = set(times), ""
     for item in frames:
-        time = item.frame.timestamp_s or 0
-        defects = sorted({defect for start, end, defect in times if start <= time < end} - {""})
+        time, name = item.frame.timestamp_s or 0, item.frame.source
+        shown = {part for part in times if part.start_s <= time < part.end_s}
+        unseen -= shown
+        defects = sorted({part.defect for part in shown} - {""})
         label = "anomalous" if defects else "normal"
         yield replace(item, frame=replace(item.frame, label=label, defect="+".join(defects)))
+    for start, end, defect in sorted(unseen):
+        tell(f"{name}: no frame that was taken shows {defect} from {start:g} to {end:g} s")
 
 
 def _list_photos(path: Path, params: Params) -> list[SourceImage]:

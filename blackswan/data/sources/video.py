@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from blackswan.data.files import is_plain, list_files, refuse_twins
+from blackswan.data.files import first, is_plain, list_files, refuse_twins
 from blackswan.data.records import Frame, SourceImage
-from blackswan.data.sources.film import Film, Picture
+from blackswan.data.sources.film import Film, Picture, open_container
 from blackswan.errors import InputError
-from blackswan.parallel import memory
+from blackswan.parallel import memory, parallel_map
 from blackswan.params import Section
 
 SUFFIXES = frozenset(
@@ -47,6 +47,20 @@ def list_videos(path: Path) -> list[Path]:
     videos = list_files(path, SUFFIXES).files
     refuse_twins(videos)
     return videos
+
+
+def check_headers(videos: list[Path]) -> None:
+    """Raise one InputError with all the `videos` that cannot be opened as such."""
+
+    def why_not(path: Path) -> str:
+        try:
+            with _open(path):
+                return ""
+        except InputError as error:
+            return str(error)
+
+    if broken := list(filter(None, parallel_map(why_not, videos))):
+        raise InputError(first(broken, "; "))
 
 
 def iterate_frames(path: Path, sampling: Sampling, name: str = "") -> Iterator[SourceImage]:
@@ -127,7 +141,7 @@ def _open(path: Path) -> Iterator[Film]:
     with path.open("rb"):  # says "no permission" in our words
         pass
     try:
-        container = av.open(str(path))
+        container = open_container(path)
     except av.error.FFmpegError:
         raise InputError(_why_not_opened(path)) from None
     with container:

@@ -174,18 +174,33 @@ def test_times_of_videos(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n", "has the columns a, b; expected video, start_s, end_s, defect"),
+        ("a,b\n", "has the columns a, b; make its first line video,start_s,end_s,defect"),
         ("video,start_s,end_s,defect\nc.mp4,1,2,smoke\n", "line 2 of .* names the video c.mp4"),
         ("video,start_s,end_s,defect\na.mp4,2,1,smoke\n", "line 2 of .* needs start_s, a later"),
         ("video,start_s,end_s,defect\na.mp4,1,2,\n", "and a defect"),
         ("video,start_s,end_s,defect\na.mp4,x,2,smoke\n", "needs start_s"),
         ("video,start_s,end_s,defect\na.mp4,1\n", "and a defect"),
+        ("video,start_s,end_s,defect\na.mp4,1,2,smoke,fire\n", "line 2 of .* needs start_s, a later"),
+        ("video,start_s,end_s,defect\n\n,1,2,smoke\n", "line 3 of .* the video of no name"),
+        ("video,start_s,end_s,defect\na.mp4,1,2,Ri\xdf\n", "is no table in UTF-8; save it as"),
     ],
 )
 def test_times_that_are_none_are_refused(tmp_path, text, said):
-    (tmp_path / "times.csv").write_text(text)
+    (tmp_path / "times.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=said):
         read_times(tmp_path / "times.csv", ["a.mp4", "b.mp4"])
+
+
+def test_times_label_a_video_that_is_the_source_itself(tmp_path, drawn_clip, capsys):
+    clip = tmp_path / "clip.avi"
+    clip.write_bytes(drawn_clip.read_bytes())
+    (tmp_path / "times.csv").write_text(
+        "video,start_s,end_s,defect\nclip.avi,0.5,0.7,smoke\nclip.avi,60,90,fire\n"
+    )
+    params = PARAMS.model_copy(update={"folder": folders(annotations="times.csv")})
+    labels = [item.frame.defect for item in open_source(clip, params).images]
+    assert labels == [""] * 10 + ["smoke"] * 4 + [""] * 26
+    assert "clip.avi: no frame that was taken shows fire from 60 to 90 s" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")

@@ -190,6 +190,15 @@ def test_a_cover_is_no_film(tmp_path):
     assert len(read(tmp_path / "a.mkv")) == 20
 
 
+def test_a_title_that_is_no_utf_8(tmp_path):
+    path = tmp_path / "clip.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Muenster"
+        fill(container, add_film(container), map(draw, range(12)))
+    path.write_bytes(path.read_bytes().replace(b"Muenster", b"M\xfcnster "))
+    assert len(read(path)) == 12
+
+
 def test_what_has_no_film(tmp_path):
     with av.open(str(tmp_path / "sound.mov"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

@@ -6,6 +6,7 @@ import pytest
 
 from blackswan.data.sources.video import (
     Sampling,
+    check_headers,
     iterate_frames,
     list_videos,
 )
@@ -103,6 +104,15 @@ def test_what_is_no_video_is_refused(tmp_path, drawn_clip):
 
 
 # Real clips
+
+
+def test_all_broken_videos_of_a_folder_are_named_at_once(tmp_path, drawn_clip):
+    (tmp_path / "a.avi").write_bytes(drawn_clip.read_bytes())
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "c.mp4").write_text("no video")
+    check_headers([tmp_path / "a.avi"])
+    with pytest.raises(InputError, match=r"b.mp4 is empty; .*; .*c.mp4 is no video that FFmpeg"):
+        check_headers(list_videos(tmp_path))
 
 
 def test_variable_frame_rates_come_from_the_container(shared_videos):
