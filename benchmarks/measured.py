@@ -38,6 +38,11 @@ RESULTS = {  # result -> where the code that it measured begins
     ],
     "blackswan_clip.json": PIPELINE,
     "calibration.json": ["benchmarks/calibration.py"],
+    "clip_thresholds.json": [
+        "benchmarks/clip_thresholds.py",
+        *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim", "dino_memory")),
+        "params.yaml",
+    ],
     "durations.json": PIPELINE,
     "intervals.json": ["benchmarks/intervals.py"],
     "leaks.json": ["benchmarks/leaks.py"],

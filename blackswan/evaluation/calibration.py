@@ -9,9 +9,13 @@ others (cross-conformal prediction, Vovk 2015). The rate of false alarms is prov
 in benchmarks/calibration.json is at or below alpha.
 
 `block_and_forward`, for clips: the frames of a clip are not exchangeable. Each of FOLDS blocks of
-time is scored by a fit on what lies farther than a guard gap from it, and the last third by a fit
-on the first two: how far the scene moves on. The larger of both thresholds counts. Nothing
+time is scored by a fit on what lies farther than GUARDS guard gaps from it, and the last third by
+a fit on the first two: how far the scene moves on. The larger of both thresholds counts. Nothing
 guarantees what comes after a clip; blackswan/evaluation/verdict.py asks the test frames.
+
+A block has what was learnt on both sides, a test frame on one, behind two guard gaps: one gap
+makes calibration scores too low. Three were chosen on real clips, without the test frames of the
+sample clip, which then confirmed them (benchmarks/clip_thresholds.json has the rates of both).
 """
 
 from collections.abc import Callable, Iterable
@@ -29,6 +33,7 @@ from blackswan.errors import InputError
 from blackswan.seeds import generator
 
 FOLDS = 5
+GUARDS = 3  # times split.guard_seconds, between what is learnt and what is scored of a clip
 FORWARD = 2 / 3  # of the frames of a clip, in order of time, that the forward fit learns from
 BATCH = 8  # images scored at once
 FILE = "calibration.parquet"  # in the folder of a model
@@ -84,14 +89,15 @@ def plan(images: pd.DataFrame, method: Method, guard_seconds: float, seed: int) 
     """
     if method == "cross":
         return _cross(images.group.to_numpy(), seed)
-    folds = [_leave_out(images, block, guard_seconds) for block in range(FOLDS)]
+    gap = GUARDS * guard_seconds
+    folds = [_leave_out(images, block, gap) for block in range(FOLDS)]
     if min(len(fold.scored) for fold in folds) == 0 or min(len(f.fitted) for f in folds) < 2:
         raise InputError(
             f"{len(images)} normal frames and split.guard_seconds = {guard_seconds:g} leave no "
             f"{FOLDS} blocks of time to calibrate on; lower it, take a longer clip or choose "
             "evaluate.calibration: split"
         )
-    forward = _forward(images, guard_seconds)
+    forward = _forward(images, gap)
     return [*folds, forward] if len(forward.fitted) > 1 and len(forward.scored) else folds
 
 

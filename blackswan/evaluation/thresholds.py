@@ -9,7 +9,8 @@ given set of n held-out images the rate scatters around alpha as Beta(m, n + 1 -
 m = alpha (n + 1).
 
 Several sets of scores give one threshold: the largest of theirs. An image is then flagged where
-each set alone would flag it, and its p-value is the largest of theirs.
+each set alone would flag it, and its p-value is the largest of theirs. A further set that is too
+small for alpha takes part with its largest score.
 """
 
 import math
@@ -83,25 +84,38 @@ def p_values(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
     return (1 + len(normals) - below) / (len(normals) + 1)
 
 
-def supporting(sets: Sequence[np.ndarray], alpha: float) -> list[np.ndarray]:
-    """Return the first set of normal scores, and those of the others that are enough for alpha."""
-    return [sets[0], *(scores for scores in sets[1:] if alpha * (len(scores) + 1) >= 1)]
-
-
 def largest_threshold(sets: Sequence[np.ndarray], alpha: float) -> float:
     """Return the largest conformal threshold of several sets of normal scores.
 
-    A set that is too small for alpha is left out; of the first that raises InputError.
+    Of a further set that is too small for alpha its largest score counts: left out, a smaller alpha
+    could give a lower threshold. Raises InputError where the first set is too small.
     """
-    return max(conformal_threshold(scores, alpha) for scores in supporting(sets, alpha))
+    first, *others = sets
+    enough = conformal_threshold(first, alpha)
+    return max([enough, *(_attainable_threshold(scores, alpha) for scores in others)])
 
 
 def largest_p_values(scores: np.ndarray, sets: Sequence[np.ndarray], alpha: float) -> np.ndarray:
-    """Return the largest p-value of every score (N,) over the sets that are enough for alpha.
+    """Return the largest p-value of every score (N,) over the sets.
 
-    `score > largest_threshold(sets, alpha)` holds exactly where it is at most alpha.
+    `score > largest_threshold(sets, alpha)` holds exactly where it is at most alpha: of a score
+    above all of a further set that is too small for alpha, that set says nothing.
     """
-    return np.max([p_values(scores, normals) for normals in supporting(sets, alpha)], axis=0)
+    first, *others = sets
+    values = [p_values(scores, first)]
+    for normals in others:
+        found = p_values(scores, normals)
+        silent = _is_short(normals, alpha) & (scores > normals.max())
+        values.append(np.where(silent, 0.0, found))
+    return np.max(values, axis=0)
+
+
+def _attainable_threshold(scores: np.ndarray, alpha: float) -> float:
+    return float(scores.max()) if _is_short(scores, alpha) else conformal_threshold(scores, alpha)
+
+
+def _is_short(scores: np.ndarray, alpha: float) -> bool:
+    return too_few_for(alpha, {"": len(scores)}) is not None
 
 
 def threshold_between(normal: float, anomalous_scores: np.ndarray, miss_rate: float) -> float:

@@ -128,13 +128,29 @@ def test_the_larger_of_two_thresholds_and_its_p_values_agree():
             assert np.array_equal(scores > threshold, found <= alpha)
 
 
-def test_a_second_set_that_is_too_small_for_alpha_is_left_out():
-    sets = [np.arange(39.0), np.array([100.0, 101.0])]
-    assert largest_threshold(sets, 0.05) == conformal_threshold(sets[0], 0.05) == 37.0
-    assert largest_p_values(np.array([50.0]), sets, 0.05).tolist() == [1 / 40]
-    assert largest_threshold(sets, 0.4) == 101.0
+def test_of_a_second_set_that_is_too_small_for_alpha_the_largest_score_counts():
+    sets = [np.arange(39.0), np.array([36.5, 50.0])]
+    assert conformal_threshold(sets[0], 0.05) == 37.0
+    assert largest_threshold(sets, 0.05) == 50.0
+    assert largest_threshold([sets[0], np.array([3.0])], 0.05) == 37.0
+    # Above 50 the first set alone has a say; at and below it both do, and 1 / 3 is no alarm.
+    found = largest_p_values(np.array([60.0, 50.0, 38.5, 36.5]), sets, 0.05)
+    assert found.tolist() == [1 / 40, 2 / 3, 2 / 3, 1.0]
     with pytest.raises(InputError, match="too small for 2 held-out"):
         largest_threshold(sets[::-1], 0.05)
+
+
+def test_a_smaller_alpha_never_lowers_the_threshold_and_p_values_follow_it():
+    rng = generator(0, "short sets")
+    for _ in range(30):
+        sets = [rng.integers(30, size=60) / 7, rng.integers(34, size=12) / 7]
+        scores = rng.integers(40, size=300) / 7
+        alphas = np.sort([0.02, 0.05, 1 / 13, 0.08, 0.1, 0.2, 0.5])
+        found = [largest_threshold(sets, alpha) for alpha in alphas]
+        assert found == sorted(found, reverse=True)
+        for alpha, threshold in zip(alphas, found, strict=True):
+            p = largest_p_values(scores, sets, alpha)
+            assert np.array_equal(scores > threshold, p <= alpha)
 
 
 def test_between_normal_and_anomalous_on_the_logit_scale():
