@@ -52,7 +52,7 @@ RESULT = Path("benchmarks/clip_thresholds.json")
 PICTURE = RESULT.with_suffix(".png")
 WEIGHTS = Path("data/weights")
 SHARED = Path("../shared/data")
-SAMPLE = Path("data/raw/sample.mp4")
+SAMPLE = Path("data/sample.mp4")
 CLIPS = {  # path, and where it is cut off, seconds
     "blackswan.mp4": (SHARED / "video/blackswan.mp4", None),
     "flipping_a_pancake.mkv": (SHARED / "video/flipping_a_pancake.mkv", None),

@@ -180,7 +180,10 @@ def test_times_of_videos(tmp_path):
         ("video,start_s,end_s,defect\na.mp4,1,2,\n", "and a defect"),
         ("video,start_s,end_s,defect\na.mp4,x,2,smoke\n", "needs start_s"),
         ("video,start_s,end_s,defect\na.mp4,1\n", "and a defect"),
-        ("video,start_s,end_s,defect\na.mp4,1,2,smoke,fire\n", "line 2 of .* needs start_s, a later"),
+        (
+            "video,start_s,end_s,defect\na.mp4,1,2,smoke,fire\n",
+            "line 2 of .* needs start_s, a later",
+        ),
         ("video,start_s,end_s,defect\n\n,1,2,smoke\n", "line 3 of .* the video of no name"),
         ("video,start_s,end_s,defect\na.mp4,1,2,Ri\xdf\n", "is no table in UTF-8; save it as"),
     ],
