@@ -18,6 +18,7 @@ from blackswan.errors import InputError, shown
 
 SUFFIXES = frozenset({".json", ".txt"})  # of the drawing of one image: LabelMe, boxes
 STRIP = 1 << 19  # pixels whose colours are compared at a time
+FARTHEST = 1e6  # pixels; a corner beyond it is no place in an image
 CIRCLE = 64  # corners of the polygon that stands for a circle
 
 Points = Sequence[Sequence[float]]  # (N, 2): x to the right, y down, pixels
@@ -36,7 +37,13 @@ class Polygons:
         _check_size(self.origin, self.size, size)
         marks = np.zeros(size, np.uint8)
         for polygon in self.polygons:
-            cv2.fillPoly(marks, [np.rint(np.asarray(polygon, float)).astype(np.int32)], 1)
+            corners = np.asarray(polygon, float)
+            if not corners.size or not (np.abs(corners) < FARTHEST).all():  # false for NaN, too
+                raise InputError(
+                    f"{self.origin} has an outline without corners, or with one that is no pixel; "
+                    "draw it again"
+                )
+            cv2.fillPoly(marks, [np.rint(corners).astype(np.int32)], 1)
         return marks.view(np.bool_)
 
 
@@ -51,7 +58,7 @@ class RunLengths:
     def __call__(self, size: tuple[int, int]) -> np.ndarray:
         """Return the pixels of every second run."""
         _check_size(self.origin, self.size, size)
-        if sum(self.counts) != size[0] * size[1]:
+        if min(self.counts, default=0) < 0 or sum(self.counts) != size[0] * size[1]:
             raise InputError(
                 f"{self.origin} has runs of {sum(self.counts)} pixels for an image of "
                 f"{size[1]} x {size[0]}; export it again"

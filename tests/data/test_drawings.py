@@ -85,3 +85,14 @@ def test_what_is_no_drawing_is_refused(tmp_path, name, text, said):
 def test_a_drawing_for_another_image_is_refused():
     with pytest.raises(InputError, match="annotate the image as it is now"):
         Polygons("a.json", (), (10, 12))((12, 10))
+
+
+@pytest.mark.parametrize("points", [[], [[float("nan"), 1], [2, 3]], [[1e12, 1], [2, 3]]])
+def test_corners_that_are_no_pixels_are_refused(points):
+    with pytest.raises(InputError, match=r"a\.json has an outline without corners"):
+        Polygons("a.json", (points,))((10, 12))
+
+
+def test_negative_runs_are_refused():
+    with pytest.raises(InputError, match="runs of 12 pixels"):
+        RunLengths("a", (13, -1), (4, 3))((4, 3))

@@ -128,4 +128,5 @@ def test_the_setting_that_a_detector_names_is_enough(module, name, changes, imag
     shortage = rule(params_of(module, name, **changes))
     key, value = re.fullmatch(rf"detectors\.{name}\.(\w+)=(\d+)", shortage.setting).groups()
     assert rule(params_of(module, name, **changes | {key: int(value)})) is None
-    assert rule(params_of(module, name, **changes | {key: int(value) + 1})) is not None
+    more = rule(params_of(module, name, **changes | {key: int(value) + 1}))
+    assert more.setting == shortage.setting

@@ -167,6 +167,8 @@ def _read_labels(file: Path, find_image: _Finder, params: Params) -> dict[Path, 
 def _read_coco(file: Path, find_image: _Finder) -> dict[Path, Label]:
     found = read_json(file)
     names = {category["id"]: str(category["name"]) for category in found["categories"]}
+    if "" in names.values():
+        raise InputError(f"{file} has a category without a name; name it after the defect")
     labels, sizes, by_id = {}, {}, {}
     for image in found["images"]:
         path = find_image(image["file_name"])

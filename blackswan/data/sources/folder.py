@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import field_validator
 
 from blackswan.data import drawings
-from blackswan.data.decoding import decode_marks
+from blackswan.data.decoding import decode_marks, decode_rgb
 from blackswan.data.files import (
     SUFFIXES,
     counted_folders,
@@ -104,6 +104,8 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
         if stem not in files:
             raise InputError(f"the mask {mask} has no image {stem}; add or remove one")
     defects = _defects(path, files, masks, params, inverted)
+    if not params.masks:
+        _refuse_masks(files)
     normal = [stem for stem, defect in defects.items() if not defect]
     if len(normal) < 2:
         raise InputError(
@@ -165,6 +167,33 @@ def _defects(
     return defects | {
         stem: other for stem, is_marked in zip(doubtful, marked, strict=True) if is_marked
     }
+
+
+def _refuse_masks(files: dict[str, Path]) -> None:
+    """Raise InputError where a file of two grey levels is named like an image and a tail: a_mask.
+
+    As an image it would teach a detector that masks are normal.
+    """
+    named_like = {}
+    for stem in files:
+        cuts = [place for place, sign in enumerate(stem) if sign in "_-."]
+        if image := next((stem[:cut] for cut in cuts if stem[:cut] in files), ""):
+            named_like[stem] = image
+    has_two = parallel_map(lambda stem: _has_two_levels(files[stem]), named_like)
+    for (stem, image), is_mask in zip(named_like.items(), has_two, strict=True):
+        if is_mask:
+            raise InputError(
+                f"{files[stem]} has two grey levels and is named like {files[image].name}: if it "
+                f"is its mask, set extract_frames.folder.masks to '*{stem[len(image) :]}', else "
+                "rename it"
+            )
+
+
+def _has_two_levels(file: Path) -> bool:
+    try:
+        return len(np.unique(decode_rgb(file, str(file)))) == 2
+    except InputError:
+        return False  # what is broken is said with all others, when they are read
 
 
 def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, str]:

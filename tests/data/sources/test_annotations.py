@@ -72,6 +72,7 @@ def test_coco(photos, capsys):
     [
         ("{}", "is neither COCO"),
         ("[", "is no JSON"),
+        (coco([], categories=[{"id": 3, "name": ""}]), "a category without a name"),
         (coco([{"image_id": 9, "category_id": 3, "bbox": [1, 1, 1, 1]}]), "is neither COCO"),
         (
             coco([], images=[{"id": 1, "file_name": "c/1.png", "height": 1, "width": 1}]),

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from blackswan.data.images import write_png
 from blackswan.data.sources import opening
 from blackswan.data.sources.folder import Params, list_frames
 from blackswan.errors import InputError
@@ -277,3 +278,17 @@ def test_aliens():
     assert Counter(item.frame.label for item in items) == {"normal": 58, "anomalous": 60}
     assert {item.frame.defect for item in items} == {"", "anomaly"}
     assert items[0].read()[0].shape == (380, 550, 3)
+
+
+def test_a_mask_beside_its_image_is_no_photo(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly/a.png", "anomaly/a_side.png")
+    assert len(list_frames(tmp_path, params())) == 4
+    mask = np.zeros((6, 4), np.uint8)
+    mask[2, 1] = 255
+    write_png(tmp_path / "anomaly/a_mask.png", mask)
+    refused(
+        lambda: list_frames(tmp_path, params()),
+        "a_mask.png has two grey levels and is named like a.png",
+        "extract_frames.folder.masks to '*_mask'",
+    )
+    assert len(list_frames(tmp_path, params(masks="*_mask"))) == 4
