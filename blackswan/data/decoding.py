@@ -30,6 +30,8 @@ if find_spec("pillow_heif"):  # the extra `heic`
 MAX_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself objects past 89 million
 MAX_BYTES = 640_000_000  # while decoding: 8 bytes a pixel, where most files need 7
 STRIP = 1 << 19  # pixels that are converted at a time, in some 15 MB
+HOT_OF_FILE = 1e-3  # share of the values of a file, at most, that lie above its bit depth
+PNM_LARGEST = (1 << 16) - 1  # that of 16 bits; a PNM gives its own
 PEAK = 64  # grey levels from black or white within which JPEG leaves a mask
 
 _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # a pixel; others: 4
@@ -69,12 +71,24 @@ def read_header(path: Path) -> Header:
         return Header(image.width, image.height, _is_deep(image), orientation)
 
 
-def largest_value(path: Path) -> int:
-    """Return the largest value in an image file of 16 bits."""
+def count_values(path: Path) -> tuple[np.ndarray, int]:
+    """Count the values of an image file of 16 bits in 256 equal bins; return the largest, too."""
     with _opened(path, str(path)) as image:
-        if image.mode.startswith("I;16"):
-            return int(image.getextrema()[1])  # type: ignore[arg-type]
-        return int(_decode_deep(image, path, str(path))[:, :, :3].max())
+        is_grey = image.mode.startswith("I")
+        colours = None if is_grey else _decode_deep(image, path, str(path))[:, :, :3]
+        _load(image, by_opencv=not is_grey)
+        counts, largest = np.zeros(256, np.int64), 0
+        width, height = image.im.size if is_grey else image.size
+        for top, bottom in _strips(width, height):
+            if colours is None:
+                strip = np.asarray(image.crop((0, top, width, bottom))).astype(np.uint16)
+            else:
+                strip = colours[top:bottom]
+            largest = max(largest, int(strip.max()))
+            values = np.ascontiguousarray(strip).reshape(-1, 1)
+            in_bins = cv2.calcHist([values], [0], None, [256], [0, 1 << 16])
+            counts += in_bins.ravel().astype(np.int64)
+        return counts, largest
 
 
 def decode_rgb(source: Path | io.BytesIO, name: str) -> np.ndarray:
@@ -87,16 +101,26 @@ def decode_turned(
 ) -> tuple[np.ndarray, object]:
     """Decode like `decode_rgb`; return also the EXIF orientation that was applied.
 
-    Of what 16 bits store, the upper 8 of the lower `bit_depth` are kept.
+    Of what 16 bits store, the upper 8 of the lower `bit_depth` are kept. What lies above is clipped
+    where it is as little as hot pixels are, else an InputError.
     """
     with _opened(source, name) as image:
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise InputError(f"{name} has grey values of 32 bits; convert it to 8 or 16 bits")
+        is_deep = _is_deep(image)
+        depth = _Depth(bit_depth if is_deep else 16)
         decoded = None
-        if bit_depth < 16 and _is_deep(image) and not image.mode.startswith("I;16"):
-            decoded = _scaled(_decode_deep(image, source, name), bit_depth, name)
-        convert = partial(_rgb, bit_depth=bit_depth, name=name)
-        return _converted(image, source, convert, np.uint8, (3,), decoded=decoded)
+        by_pillow = image.mode.startswith("I") or (bit_depth == 16 and image.format != "PPM")
+        if is_deep and not by_pillow:
+            decoded = _scaled(_decode_deep(image, source, name), depth)
+        convert = partial(_rgb, depth=depth)
+        converted = _converted(image, source, convert, np.uint8, (3,), decoded=decoded)
+        if depth.beyond > HOT_OF_FILE * depth.counted:
+            raise InputError(
+                f"{name} has the value {depth.largest}, which takes more than {bit_depth} bits; "
+                "raise extract_frames.bit_depth, or set it to null"
+            )
+        return converted
 
 
 def decode_marks(source: Path | io.BytesIO, name: str, orientation: object = 1) -> np.ndarray:
@@ -238,17 +262,22 @@ def _converted(
     turned = orientation in (5, 6, 7, 8)
     upright = np.empty((*((width, height) if turned else (height, width)), *channels), kind)
     stored = as_stored(upright, orientation)
-    rows = max(1, STRIP // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
+    for top, bottom in _strips(width, height):
         if pixels is not None:
             strip = Image.fromarray(pixels[top:bottom])
-        elif rows >= height and image.size == (width, height):
+        elif bottom - top == height and image.size == (width, height):
             strip = image  # small, and not a TIFF to be turned, whose size says what it will be
         else:
             strip = image.crop((0, top, width, bottom))
         stored[top:bottom] = convert(strip)
     return upright, orientation
+
+
+def _strips(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each strip of an image, and that behind its last."""
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
 
 
 def as_stored(upright: np.ndarray, orientation: object) -> np.ndarray:
@@ -288,8 +317,16 @@ def _decode_webp(image: Image.Image, source: Path | io.BytesIO) -> np.ndarray:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Say whether values have 16 bits, of which Pillow keeps 8 where there is colour."""
-    return any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
+    """Say whether values have 16 bits, of which a camera may have used less.
+
+    Of colour, Pillow keeps 8 of them. A PNM that gives a smaller largest value is stretched to it.
+    """
+    if image.mode.startswith("I;16"):
+        return True
+    return any(
+        ";16" in str(tile.args) or (image.format == "PPM" and tile.args[-1] == PNM_LARGEST)
+        for tile in image.tile  # type: ignore[attr-defined]
+    )
 
 
 def _decode_deep(image: Image.Image, source: Path | io.BytesIO, name: str) -> np.ndarray:
@@ -309,20 +346,39 @@ def _decode_deep(image: Image.Image, source: Path | io.BytesIO, name: str) -> np
         return pixels
 
 
-def _scaled(values: np.ndarray, bit_depth: int, name: str) -> np.ndarray:
-    """Return the upper 8 of `bit_depth` bits; InputError where a value has more."""
-    if bit_depth < 16 and values.size and (largest := int(values.max())) >> bit_depth:
-        raise InputError(
-            f"{name} has the value {largest}, which takes more than {bit_depth} bits; raise "
-            "extract_frames.bit_depth, or set it to null"
-        )
-    return (values >> (bit_depth - 8)).astype(np.uint8)
+class _Depth:
+    """The scale of one image; counts what lies above it."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        self.largest = self.beyond = self.counted = 0
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """Return the upper 8 of the bits as uint8; what has more of them is clipped."""
+        self.counted += values.size
+        if self.bits < 16 and values.size and (largest := int(values.max())) >> self.bits:
+            self.largest = max(self.largest, largest)
+            self.beyond += int(np.count_nonzero(values >> self.bits))
+            values = np.minimum(values, (1 << self.bits) - 1)
+        return (values >> (self.bits - 8)).astype(np.uint8)
 
 
-def _rgb(image: Image.Image, bit_depth: int = 16, name: str = "") -> np.ndarray:
+def _scaled(values: np.ndarray, depth: _Depth) -> np.ndarray:
+    """Scale uint16 (H, W, 3) RGB or (H, W, 4) RGBA, whose alpha may use all bits."""
+    scaled = np.empty(values.shape, np.uint8)
+    opaque = int(values[:, :, 3:].max(initial=0))
+    alpha = _Depth(16 if opaque >> depth.bits else depth.bits)
+    for top, bottom in _strips(values.shape[1], values.shape[0]):
+        strip = values[top:bottom]
+        scaled[top:bottom, :, :3] = depth.scale(strip[:, :, :3])
+        scaled[top:bottom, :, 3:] = alpha.scale(strip[:, :, 3:])
+    return scaled
+
+
+def _rgb(image: Image.Image, depth: _Depth | None = None) -> np.ndarray:
     """Return uint8 (H, W, 3), or (H, W, 1) where it is grey."""
     if image.mode.startswith("I"):  # 16 bits, as Pillow does for colour; PGM is stretched to them
-        return _scaled(np.asarray(image), bit_depth, name)[:, :, None]
+        return (depth or _Depth(16)).scale(np.asarray(image))[:, :, None]
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image.convert("RGBA"))

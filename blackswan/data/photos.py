@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from blackswan.data.decoding import Header, as_stored, decode_marks, largest_value, read_header
+from blackswan.data import depths
+from blackswan.data.decoding import Header, as_stored, decode_marks, read_header
 from blackswan.data.drawings import SUFFIXES as DRAWN
 from blackswan.data.drawings import Drawing, read_drawing
 from blackswan.data.images import read_mask, read_turned
@@ -20,13 +21,11 @@ from blackswan.errors import InputError
 from blackswan.parallel import parallel_map
 from blackswan.params import Section
 
-BIT_DEPTHS = (8, 10, 12, 14, 16)
-
 
 class Params(Section):
     """How the files of a source are meant."""
 
-    bit_depth: Literal[8, 10, 12, 14, 16] | None  # in files of 16 bits; null: by the largest value
+    bit_depth: Literal[8, 10, 12, 14, 16] | None  # in files of 16 bits; null: by their values
     invert_masks: bool | None  # null: as they are, unless they mark more than half
     turn_masks: bool  # along with a photo that EXIF turns; false: drawn on the upright one
 
@@ -114,7 +113,7 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
         for photo, header in zip(photos, headers, strict=True)
         if header is not None and header.deep
     ]
-    bit_depth = params.bit_depth or _find_bit_depth(source, deep)
+    bit_depth = depths.settle(source, deep, params.bit_depth)
     _tell_turned(source, photos, headers, params.turn_masks)
     if params.invert_masks is None:
         _check_masks(source, photos)
@@ -141,27 +140,6 @@ def _header(photo: Photo) -> Header | None:
         return read_header(photo.image)
     except InputError:
         return None
-
-
-def _find_bit_depth(source: Path, deep: list[Path]) -> int:
-    """Return the least bit depth that holds every value of the files of 16 bits."""
-
-    def largest(path: Path) -> int:
-        try:
-            return largest_value(path)
-        except InputError:
-            return 0
-
-    values = list(parallel_map(largest, deep))
-    if not any(values):
-        return 16
-    found = next(depth for depth in BIT_DEPTHS if max(values) < 1 << depth)
-    print(
-        f"{source}: {len(deep)} files of 16 bits hold values up to {max(values)} and are read as "
-        f"{found} bits; extract_frames.bit_depth sets another",
-        file=sys.stderr,
-    )
-    return found
 
 
 def _tell_turned(

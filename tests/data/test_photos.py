@@ -61,7 +61,7 @@ def test_colour_of_12_bits(tmp_path, suffix):
 
 def test_8_bits_are_not_decoded_for_the_scale(tmp_path, capsys, monkeypatch):
     path = save(tmp_path / "a.png", np.full((2, 3, 3), 7, np.uint8))
-    monkeypatch.setattr("blackswan.data.photos.largest_value", None)
+    monkeypatch.setattr("blackswan.data.depths.count_values", None)
     found = settle(tmp_path, items(Photo(path)), params())
     assert (found.images[0].read()[0] == 7).all()
     assert found.not_square == 1
