@@ -2,7 +2,7 @@
 
 import re
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -30,7 +30,16 @@ def _as_written(value: object) -> object:
     return value
 
 
+def _as_name(value: object) -> object:
+    if value is None:
+        raise ValueError("is empty; write '' for none")
+    if not isinstance(value, str):
+        raise ValueError("YAML reads no text here; begin a name like 0 with ./, as ./0")
+    return PurePosixPath(value).as_posix() if value else ""
+
+
 InputPath = Annotated[Path, BeforeValidator(_as_written)]  # of what a person brings along
+InputName = Annotated[str, BeforeValidator(_as_name)]  # of what lies in it, / between levels
 AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value
 
 

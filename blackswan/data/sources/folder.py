@@ -1,8 +1,10 @@
 """A folder of images as a source: all normal, or with sub-folders or masks that tell the labels."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,7 +25,7 @@ from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError, cause, shown
 from blackswan.parallel import parallel_map
-from blackswan.params import Section
+from blackswan.params import InputName, Section
 
 BESIDE = "rename one, or, if one is a mask, set extract_frames.folder.masks, for example to *.png"
 ANNOTATIONS = (".json", ".jsonl", ".manifest", ".csv")  # what `annotations` may name
@@ -33,20 +35,21 @@ REST = "*"  # of `anomalous`: every sub-folder that `normal` does not name
 class Params(Section):
     """Sub-folders, relative to the source, `/` between levels; "" where there is none.
 
-    Images that lie in no sub-folder that is named here are refused, unless `normal` is "": then
-    each is normal whose mask does not say otherwise.
+    A `*` in `normal` and `anomalous` stands for any name or part of one: */OK is the folder OK of
+    every folder. Images that lie in no sub-folder that is named here are refused, unless `normal`
+    is "": then each is normal whose mask does not say otherwise.
     """
 
-    normal: str
-    anomalous: str  # its own sub-folders, if it has some, name the defects; "*": all the others
+    normal: InputName
+    anomalous: InputName  # its own sub-folders, if it has some, name the defects; "*": all others
     # A sub-folder laid out like `anomalous`, in which a mask has the name of its image, in any
     # format; with another name for them, of which * is that of the image: masks/*_mask. Without a
     # folder (*_label, *.png) the masks lie beside the images. A mask may be a picture, a LabelMe
     # file (*.json) or boxes in lines of left, top, right and bottom (*.txt).
-    masks: str
+    masks: InputName
     # A file of the source that labels what it names: photos by COCO (.json) or SageMaker Ground
     # Truth (.jsonl, .manifest), the times of videos by a table (.csv); "" where there is none.
-    annotations: str
+    annotations: InputName
     # Regular expression searched in each relative path: its first group, or the one named `group`,
     # is the group of the image (the shots of one part); "" gives each image its own group.
     group_pattern: str
@@ -128,7 +131,7 @@ def _take_masks(
         return files, {}
     images, masks = [], dict[str, Path]()
     inside = PurePosixPath(params.mask_folder)
-    base = "" if not params.mask_folder or params.anomalous == REST else params.anomalous
+    base = "" if not params.mask_folder or "*" in params.anomalous else params.anomalous
     for file in files:
         place = PurePosixPath(file.relative_to(path).as_posix())
         name = _name_of_image(place.name, params.mask_name)
@@ -199,8 +202,11 @@ def _has_two_levels(file: Path) -> bool:
 def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, str]:
     """Return the defect that its folder gives to each file by its name below `path`, "" for none.
 
-    Raises InputError where files lie in folders that no param names.
+    Raises InputError where files lie in folders that no param names, or both do, and for a pattern
+    that fits no folder.
     """
+    names = list(names)
+    _refuse_idle_patterns(path, names, params)
     named = {name: _named_defect(name, params) for name in names}
     unnamed = [name for name, defect in named.items() if defect is None]
     flat = not (path / params.normal).is_dir() and all("/" not in name for name in named)
@@ -208,28 +214,71 @@ def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, 
         files = sorted(file.name for file in path.iterdir() if file.suffix in ANNOTATIONS)
         read = f", annotations to {listed(files)} if it labels them" if files else ""
         now = f"now {params.normal}, {params.anomalous or 'none'} and {params.masks or 'none'}"
+        patterns = _patterns(unnamed)
+        also = f" ({listed(patterns)} name those of all folders)" if patterns else ""
         raise InputError(
             f"{path} holds files in folders that no param names: {counted_folders(unnamed)}; set "
-            f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders, or "
-            f'normal to "" if every other file is normal{read}'
+            f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders{also}, "
+            f'or normal to "" if every other file is normal{read}'
         )
     return {name: defect or "" for name, defect in named.items()}
 
 
+def _refuse_idle_patterns(path: Path, names: list[str], params: Params) -> None:
+    for key, pattern in (("normal", params.normal), ("anomalous", params.anomalous)):
+        is_idle = not any(_fitting(PurePosixPath(name).parts[:-1], pattern) for name in names)
+        if names and "*" in pattern and pattern != REST and is_idle:
+            raise InputError(
+                f"extract_frames.folder.{key} is {pattern}, which fits no folder of {path}: it "
+                f"holds files in {counted_folders(names)}; mend the pattern, in which a * stands "
+                "for the name of one folder or a part of it"
+            )
+
+
+def _patterns(names: Iterable[str]) -> list[str]:
+    """Return patterns for the folders of one name in several others: */OK for day1/OK, day2/OK."""
+    parents = defaultdict(set)
+    for folder in {PurePosixPath(name).parent for name in names}:
+        parents["*/" * (len(folder.parts) - 1) + folder.name].add(folder.parent)
+    return sorted(f"'{pattern}'" for pattern, found in parents.items() if len(found) > 1)
+
+
 def _named_defect(stem: str, params: Params) -> str | None:
     """Return the defect that the innermost folder which a param names tells, None without one."""
-    place = PurePosixPath(stem)
-    normal, anomalous = PurePosixPath(params.normal), PurePosixPath(params.anomalous)
-    is_normal = bool(params.normal) and place.is_relative_to(normal)
+    folders = PurePosixPath(stem).parts[:-1]
+    normal = _fitting(folders, params.normal)
     if params.anomalous == REST:
-        if is_normal or len(place.parts) == 1:
-            return "" if is_normal else None
-        return place.parts[0]
-    is_anomalous = bool(params.anomalous) and place.is_relative_to(anomalous)
-    if is_anomalous and not (is_normal and len(normal.parts) > len(anomalous.parts)):
-        folders = place.relative_to(anomalous).parts[:-1]
-        return folders[0] if folders else anomalous.name
-    return "" if is_normal else None
+        if normal:
+            return ""
+        # What contains the folder of normal images, too, names no defect.
+        apart = _shared(folders, params.normal)
+        return folders[apart] if apart < len(folders) else None
+    anomalous = _fitting(folders, params.anomalous)
+    if anomalous > normal:
+        return folders[anomalous] if anomalous < len(folders) else folders[anomalous - 1]
+    if anomalous and anomalous == normal:
+        raise InputError(
+            f"extract_frames.folder.normal ({params.normal}) and anomalous ({params.anomalous}) "
+            f"both name the folder {'/'.join(folders[:normal])}; narrow one of them, or set "
+            "anomalous to '*' for every folder that normal does not name"
+        )
+    return "" if normal else None
+
+
+def _fitting(folders: tuple[str, ...], named: str) -> int:
+    """Return how many of the `folders`, from the first on, a param names: all its parts, or 0."""
+    count = len(PurePosixPath(named).parts)
+    return count if _shared(folders, named) == count else 0
+
+
+def _shared(folders: tuple[str, ...], named: str) -> int:
+    """Return how many of the `folders`, from the first on, fit the parts of a param."""
+    pairs = zip(folders, PurePosixPath(named).parts, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: _is_named(*pair), pairs))
+
+
+def _is_named(folder: str, part: str) -> bool:
+    return folder == part or fnmatchcase(folder, re.sub(r"[\[?]", r"[\g<0>]", part))
 
 
 def _is_marked(mask: Path, inverted: bool) -> bool:

@@ -18,7 +18,7 @@ from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
 from blackswan.data.sources.annotations import Interval
 from blackswan.errors import InputError
-from blackswan.params import InputPath, Section
+from blackswan.params import InputName, InputPath, Section
 
 
 class SourceParams(Section):
@@ -34,7 +34,7 @@ class Params(photos.Params):
     size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the size of the source
     video: video.Sampling
     folder: folder.Params
-    category: str  # of an MVTec-style root with many; else empty
+    category: InputName  # of an MVTec-style root with many; else empty
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,82 @@ def test_the_inner_of_two_named_folders_tells_the_label(tmp_path):
     assert found[2:] == [("Images/good/1", "normal", ""), ("Images/good/2", "normal", "")]
 
 
+def test_a_pattern_names_the_folders_of_every_day(tmp_path):
+    draw(tmp_path, "day1/OK/1.png", "day1/NG/1.png", "day2/OK/1.png", "day2/NG/dent/2.png")
+    refused(
+        lambda: list_frames(tmp_path, params()),
+        "no param names: day1/NG (1), day1/OK (1), day2/NG/dent (1), day2/OK (1); set",
+        "to its sub-folders ('*/OK' name those of all folders)",
+    )
+    expected = [
+        ("day1/NG/1", "anomalous", "NG"),
+        ("day1/OK/1", "normal", ""),
+        ("day2/NG/dent/2", "anomalous", "dent"),
+        ("day2/OK/1", "normal", ""),
+    ]
+    assert rows(list_frames(tmp_path, params("*/OK", "*/NG"))) == expected
+    assert rows(list_frames(tmp_path, params("day*/O*", "d*/NG"))) == expected
+    expected[2] = ("day2/NG/dent/2", "anomalous", "NG")
+    assert rows(list_frames(tmp_path, params("*/OK", "*"))) == expected
+    draw(tmp_path, "masks/day1/NG/1.png", grey=255)
+    assert list_frames(tmp_path, params("*/OK", "*/NG", "masks"))[0].read()[1].all()
+
+
+def test_a_pattern_that_fits_nothing_or_too_much_is_refused(tmp_path):
+    draw(tmp_path, "day1/OK/1.png", "day1/NG/1.png", "day2/OK/1.png")
+    for named, key in ((("*/ok", "*/NG"), "normal"), (("*/OK", "*/N"), "anomalous")):
+        refused(
+            lambda named=named: list_frames(tmp_path, params(*named)),
+            f"extract_frames.folder.{key} is */{'ok' if key == 'normal' else 'N'}, which fits no",
+            "it holds files in day1/NG (1), day1/OK (1), day2/OK (1); mend the pattern",
+        )
+    refused(
+        lambda: list_frames(tmp_path, params("*/OK", "*/*")),
+        "normal (*/OK) and anomalous (*/*) both name the folder day1/OK",
+        "set anomalous to '*'",
+    )
+    refused(lambda: list_frames(tmp_path, params("day1", "day1")), "both name the folder day1")
+
+
+def test_only_a_star_is_a_pattern(tmp_path):
+    draw(tmp_path, "[ab]/1.png", "[ab]/2.png", "a/1.png", "?/1.png")
+    found = rows(list_frames(tmp_path, params("[ab]", "*")))
+    assert found == [
+        ("?/1", "anomalous", "?"), ("[ab]/1", "normal", ""), ("[ab]/2", "normal", ""),
+        ("a/1", "anomalous", "a"),
+    ]  # fmt: skip
+    draw(tmp_path, "[ab]x/1.png")
+    refused(lambda: list_frames(tmp_path, params("[ab]*", "?")), "no param names: a (1)")
+
+
+def test_the_rest_beside_a_nested_folder_is_named_by_its_own_folders(tmp_path):
+    draw(tmp_path, "data/set/normal/1.png", "data/set/normal/2.png")
+    draw(tmp_path, "data/set/dent/1.png", "data/old/1.png", "more/1.png")
+    found = rows(list_frames(tmp_path, params("data/set/normal", "*")))
+    assert [defect for _, _, defect in found] == ["old", "dent", "", "", "more"]
+    draw(tmp_path, "data/set/1.png")
+    refused(
+        lambda: list_frames(tmp_path, params("data/set/normal", "*")),
+        "no param names: data/set (1)",
+    )
+
+
+def test_a_file_named_like_a_class_folder_has_no_label(tmp_path):
+    draw(tmp_path, "normal/1.png", "normal/2.png", "anomaly.png")
+    refused(lambda: list_frames(tmp_path, params()), "names: the folder itself (1); set")
+
+
+@pytest.mark.parametrize("name", ["0", "2024", "07"])
+def test_a_folder_named_by_a_number(tmp_path, name):
+    draw(tmp_path, f"{name}/1.png", f"{name}/2.png", "1/1.png")
+    assert params(f"./{name}", "./1").normal == name
+    assert len(list_frames(tmp_path, params(f"./{name}", "./1"))) == 3
+    with pytest.raises(ValidationError, match=r"begin a name like 0 with ./, as ./0"):
+        params(int(name))
+    with pytest.raises(ValidationError, match="write '' for none"):
+        params(None)
+
+
 @pytest.mark.parametrize("pattern", [r"part(\d+)", r"(x)?part(?P<group>\d+)"])
 def test_group_pattern(tmp_path, pattern):
     draw(
