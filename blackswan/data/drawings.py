@@ -110,6 +110,18 @@ def is_empty(path: Path) -> bool:
     return not read_drawing(path).polygons
 
 
+def is_yolo(path: Path) -> bool:
+    """Say whether lines hold a class and a box as shares of its image, which has no pixels."""
+    try:
+        lines = [list(map(float, line)) for line in _words(path)]
+    except ValueError:
+        return False
+    return bool(lines) and all(
+        len(line) >= 5 and line[0] == int(line[0]) and all(0 <= value <= 1 for value in line[1:5])
+        for line in lines
+    )
+
+
 def box(left: float, top: float, right: float, bottom: float) -> Points:
     """Return the corners of a box whose right and bottom pixels belong to it."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -165,11 +177,13 @@ def _outline(shape: dict[str, Any]) -> Points | str:
 
 
 def _read_boxes(path: Path) -> Polygons:
+    if is_yolo(path):
+        raise InputError(
+            f"{path} holds boxes as shares of the image, as YOLO has them; export them in pixels, "
+            "in lines of left, top, right and bottom"
+        )
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        boxes = [
-            tuple(map(float, line.replace(",", " ").split()[:4])) for line in lines if line.strip()
-        ]
+        boxes = [tuple(map(float, line[:4])) for line in _words(path)]
         if any(right < left or bottom < top for left, top, right, bottom in boxes):
             raise ValueError
     except ValueError:
@@ -177,3 +191,8 @@ def _read_boxes(path: Path) -> Polygons:
             f"{path} holds no boxes, a line each of left, top, right and bottom in pixels; mend it"
         ) from None
     return Polygons(str(path), tuple(box(*corners) for corners in boxes))
+
+
+def _words(path: Path) -> list[list[str]]:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [line.replace(",", " ").split() for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Files that label the images of a source: COCO, SageMaker Ground Truth, times of videos.
+"""Files that label a source: COCO, SageMaker Ground Truth, tables of images, times of videos.
 
 What the file does not name is left out and counted: nobody has said that it is normal.
 """
@@ -16,10 +16,10 @@ from blackswan.data.files import list_images, listed, refuse_twins, tell
 from blackswan.data.photos import Photo
 from blackswan.data.records import SourceImage
 from blackswan.data.sources.folder import Params, make_frame
+from blackswan.data.sources.hints import TABLE, TIMES
 from blackswan.errors import InputError, shown
 
 BACKGROUND = "BACKGROUND"  # class of Ground Truth's colour maps that marks nothing
-TIMES = ["video", "start_s", "end_s", "defect"]  # columns
 
 
 @dataclass
@@ -83,11 +83,7 @@ def read_times(file: Path, videos: Iterable[str]) -> dict[str, list[Interval]]:
     """
     known = set(videos)
     times = defaultdict[str, list[Interval]](list)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is no table in UTF-8; save it as CSV UTF-8") from None
-    rows = csv.DictReader(lines)
+    rows = _rows(file)
     if rows.fieldnames != TIMES:
         raise InputError(
             f"{file} has the columns {listed(list(rows.fieldnames or [])) or 'none'}; make its "
@@ -103,6 +99,13 @@ def read_times(file: Path, videos: Iterable[str]) -> dict[str, list[Interval]]:
             )
         times[name].append(_interval(row, where))
     return dict(times)
+
+
+def _rows(file: Path) -> csv.DictReader:
+    try:
+        return csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is no table in UTF-8; save it as CSV UTF-8") from None
 
 
 def _interval(row: dict[str, str], where: str) -> Interval:
@@ -149,9 +152,7 @@ class _Finder:
 
 def _read_labels(file: Path, find_image: _Finder, params: Params) -> dict[Path, Label]:
     if file.suffix.lower() == ".csv":
-        raise InputError(
-            f"{file} gives the times of videos, and {file.parent} holds none; add them"
-        )
+        return _read_table(file, find_image, params)
     try:
         if file.suffix.lower() in (".jsonl", ".manifest"):
             return _read_manifest(file, find_image, params)
@@ -162,6 +163,32 @@ def _read_labels(file: Path, find_image: _Finder, params: Params) -> dict[Path, 
             "Ground Truth (a JSON object with source-ref in each line of a .jsonl or .manifest "
             "file); export it again"
         ) from None
+
+
+def _read_table(file: Path, find_image: _Finder, params: Params) -> dict[Path, Label]:
+    """Read a CSV with the columns of TABLE, and maybe mask; commas part the classes of a label."""
+    rows = _rows(file)
+    columns = list(rows.fieldnames or [])
+    if columns == TIMES:
+        raise InputError(
+            f"{file} gives the times of videos, and {file.parent} holds none; add them"
+        )
+    if not set(TABLE) <= set(columns):
+        raise InputError(
+            f"{file} has the columns {listed(columns) or 'none'}; of photos it needs image and "
+            "label, and may have mask"
+        )
+    labels = {}
+    for row in rows:
+        path = find_image(row["image"] or "")
+        names = {name.strip() for name in (row["label"] or "").split(",")} - {""}
+        if path in labels or not names:
+            fault = "names an image twice" if names else "has no label"
+            raise InputError(f"line {rows.line_num} of {file} {fault}; mend or remove it")
+        defects = set().union(*(_class_defects(file, name, params) for name in names))
+        mask = row.get("mask")
+        labels[path] = Label(defects, [find_image(mask)] if mask else [])
+    return labels
 
 
 def _read_coco(file: Path, find_image: _Finder) -> dict[Path, Label]:
@@ -253,7 +280,8 @@ def _class_defects(file: Path, name: str, params: Params) -> set[str]:
         return {name}
     raise InputError(
         f"{file} has the class {shown(name)}; set extract_frames.folder.normal and anomalous (now "
-        f"{params.normal or 'none'} and {params.anomalous or 'none'}) to the classes of the labels"
+        f"{params.normal or 'none'} and {params.anomalous or 'none'}) to the classes of the "
+        "labels, anomalous to '*' for every other"
     )
 
 

@@ -19,16 +19,17 @@ from blackswan.data.files import (
     listed,
     name_by_stem,
     refuse_twins,
+    tell,
     tell_left_out,
 )
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.sources import hints
 from blackswan.errors import InputError, cause, shown
 from blackswan.parallel import parallel_map
 from blackswan.params import InputName, Section
 
 BESIDE = "rename one, or, if one is a mask, set extract_frames.folder.masks, for example to *.png"
-ANNOTATIONS = (".json", ".jsonl", ".manifest", ".csv")  # what `annotations` may name
 REST = "*"  # of `anomalous`: every sub-folder that `normal` does not name
 
 
@@ -99,13 +100,14 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
             raise InputError(f"{path / name} is a file; replace it by the folder of that name")
     others, masks = _take_masks(path, found.files, params)
     images = [file for file in others if file.suffix.lower() in SUFFIXES]
-    unused = [file.suffix.lower() for file in others if file.suffix.lower() not in SUFFIXES]
-    tell_left_out(path, found.left_out + Counter(unused))
     files = name_by_stem(path, images, BESIDE)
     refuse_twins(images)
-    for stem, mask in masks.items():
-        if stem not in files:
+    unused = [file.suffix.lower() for file in others if file.suffix.lower() not in SUFFIXES]
+    for stem in sorted(masks.keys() - files.keys()):
+        if not _is_note(mask := masks.pop(stem)):
             raise InputError(f"the mask {mask} has no image {stem}; add or remove one")
+        unused.append(mask.suffix.lower())
+    tell_left_out(path, found.left_out + Counter(unused))
     defects = _defects(path, files, masks, params, inverted)
     if not params.masks:
         _refuse_masks(files)
@@ -159,6 +161,16 @@ def _name_of_image(name: str, pattern: str) -> str:
     return name[len(before) : len(name) - len(after)] if fits else ""
 
 
+def _is_note(file: Path) -> bool:
+    """Say whether a file that has the suffix of a drawing is none, as readme.txt."""
+    try:
+        if file.suffix.lower() in drawings.SUFFIXES:
+            drawings.read_drawing(file)
+    except InputError:
+        return True
+    return False
+
+
 def _defects(
     path: Path, files: dict[str, Path], masks: dict[str, Path], params: Params, inverted: bool
 ) -> dict[str, str]:
@@ -207,21 +219,32 @@ def name_defects(path: Path, names: Iterable[str], params: Params) -> dict[str, 
     """
     names = list(names)
     _refuse_idle_patterns(path, names, params)
+    chosen = params.masks or params.annotations
+    found = [] if chosen else hints.find(path, set(names), params.anomalous)
     named = {name: _named_defect(name, params) for name in names}
     unnamed = [name for name, defect in named.items() if defect is None]
     flat = not (path / params.normal).is_dir() and all("/" not in name for name in named)
     if params.normal and unnamed and not flat:
-        files = sorted(file.name for file in path.iterdir() if file.suffix in ANNOTATIONS)
-        read = f", annotations to {listed(files)} if it labels them" if files else ""
         now = f"now {params.normal}, {params.anomalous or 'none'} and {params.masks or 'none'}"
         patterns = _patterns(unnamed)
         also = f" ({listed(patterns)} name those of all folders)" if patterns else ""
         raise InputError(
             f"{path} holds files in folders that no param names: {counted_folders(unnamed)}; set "
             f"extract_frames.folder.normal, anomalous and masks ({now}) to its sub-folders{also}, "
-            f'or normal to "" if every other file is normal{read}'
+            f'or normal to "" if every other file is normal' + _or_read(found)
         )
+    if found and flat and params.normal:
+        raise InputError(
+            f"{path} holds {'; '.join(hint.what for hint in found)}, and no param names it: every "
+            'file would be normal; set extract_frames.folder.normal to "" if so' + _or_read(found)
+        )
+    for hint in found:
+        tell(f"{path}: {hint.what}, is not read; {hint.remedy} reads it")
     return {name: defect or "" for name, defect in named.items()}
+
+
+def _or_read(found: list[hints.Hint]) -> str:
+    return f", or {' or '.join(hint.remedy for hint in found)}" if found else ""
 
 
 def _refuse_idle_patterns(path: Path, names: list[str], params: Params) -> None:

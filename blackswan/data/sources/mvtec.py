@@ -23,7 +23,9 @@ from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError
 
 _NORMAL = ("good", "ok")
-_SPLITS = {"train": "train", "validation": "validation", "test": "test", "test_public": "test"}
+_SPLITS = {"train": "train", "test": "test", "test_public": "test"} | dict.fromkeys(
+    ("validation", "valid", "val"), "validation"
+)
 _TESTS = ("test", "test_public", "test_private", "test_private_mixed")
 _FLAT_TESTS = [(name,) for name in _TESTS]
 _LAYOUT = "train/good, test/good, test/<defect> and ground_truth/<defect>"

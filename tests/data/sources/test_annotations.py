@@ -156,10 +156,40 @@ def test_a_class_that_no_param_names_is_refused(photos):
     assert [label[0] for label in found.values()] == ["normal", "normal"]
 
 
-def test_folders_that_no_param_names_hint_at_the_file_that_labels_them(photos):
-    (photos / "all.jsonl").touch()
-    with pytest.raises(InputError, match=r"annotations to all\.jsonl if it labels them"):
-        open_source(photos, PARAMS)
+VISA = "image,label,mask\nx/a/1.png,normal,\nx/a/2.png,normal,\n"
+
+
+def test_a_table_of_images(photos):
+    """VisA as it comes, with labels of several classes."""
+    mask = np.zeros((10, 12), np.uint8)
+    mask[4, 5] = 3
+    cv2.imwrite(str(photos / "b/mask.png"), mask)
+    text = f'{VISA}x/b/odd.png,"burnt,stuck",x/b/mask.png\nx/b/1.png,burnt,\n'
+    with pytest.raises(InputError, match=r"has the class \w+; set .* '\*' for every other"):
+        read(photos, "image_anno.csv", text)
+    found = read(photos, "image_anno.csv", text, anomalous="*")
+    assert {name: label[:2] for name, label in found.items()} == {
+        "a/1": ("normal", ""),
+        "a/2": ("normal", ""),
+        "b/1": ("anomalous", "burnt"),
+        "b/odd": ("anomalous", "burnt+stuck"),
+    }
+    assert np.argwhere(found["b/odd"][2]).tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n", "has the columns a, b; of photos it needs image and label, and may have mask"),
+        ("video,start_s,end_s,defect\n", "gives the times of videos, and .* holds none"),
+        (f"{VISA}a/1.png,normal,\n", "line 4 of .* names an image twice"),
+        (f"{VISA}b/1.png,,\n", "line 4 of .* has no label"),
+        (f"{VISA}b/9.png,normal,\n", "names b/9.png, which is not below"),
+    ],
+)
+def test_a_table_in_doubt_is_refused(photos, text, said):
+    with pytest.raises(InputError, match=said):
+        read(photos, "image_anno.csv", text)
 
 
 def test_times_of_videos(tmp_path):

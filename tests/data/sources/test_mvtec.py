@@ -164,6 +164,15 @@ def test_several_masks_of_one_image_are_joined(tree):
     assert np.argwhere(marks).tolist() == [[2, 1], [2, 4]]
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_validation_by_any_of_its_names(tree, name):
+    draw(tree, f"{name}/good/000.png")
+    items = {i.frame.image: i.frame.split for i in list_frames(tree)}
+    assert items[f"{name}/good/000"] == "validation"
+    draw(tree, f"{name}/crack/000.png")
+    refused(lambda: list_frames(tree), f"{name}/crack/000.png is not normal")
+
+
 def test_a_public_test_beside_private_ones(tmp_path, capsys):
     """MVTec AD 2 as it comes."""
     draw(tmp_path, "train/good/0.png", "train/good/1.png", "validation/good/0.png")
