@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from blackswan.data.drawings import Colours, Drawing, Polygons, RunLengths, box, read_json
-from blackswan.data.files import list_images, listed, refuse_twins, tell
+from blackswan.data.files import first, list_images, listed, refuse_twins, tell
 from blackswan.data.photos import Photo
 from blackswan.data.records import SourceImage
 from blackswan.data.sources.folder import Params, make_frame
@@ -57,7 +57,9 @@ def list_frames(path: Path, params: Params) -> list[SourceImage]:
     file = find(path, params)
     images = list_images(path)
     refuse_twins(images)
-    labels = _read_labels(file, _Finder(path, file, images), params)
+    find_image = _Finder(path, file, images)
+    labels = _read_labels(file, find_image, params)
+    find_image.refuse_missing()
     masks = {mask for label in labels.values() for mask in label.masks if isinstance(mask, Path)}
     masks |= {
         mask.path for found in labels.values() for mask in found.masks if isinstance(mask, Colours)
@@ -123,11 +125,13 @@ def _interval(row: dict[str, str], where: str) -> Interval:
 class _Finder:
     """Finds the file that an annotation means: by as many parts of its path as are there.
 
-    Annotations hold the paths of the machine or the bucket where they were made.
+    Annotations hold the paths of the machine or the bucket where they were made. What is missing is
+    noted, to be named at once.
     """
 
     def __init__(self, root: Path, file: Path, images: list[Path]) -> None:
         self._root, self._file = root, file
+        self._missing: dict[str, None] = {}
         self._by_name = defaultdict[str, list[Path]](list)
         for image in images:
             self._by_name[image.name].append(image)
@@ -144,10 +148,21 @@ class _Finder:
                     f"{self._file} names {shown(name)}, which may be {fits[0]} or {fits[1]}; "
                     "name it by its path"
                 )
-        raise InputError(
-            f"{self._file} names {shown(name)}, which is not below {self._root}; add it, or remove "
-            "its line"
-        )
+        self._missing[str(name)] = None
+        return self._root / str(name)
+
+    def refuse_missing(self) -> None:
+        """Raise InputError with the files that are named and not there."""
+        if not self._missing:
+            return
+        names = first([shown(name)[-60:] for name in self._missing])
+        said = f"{self._file} names {names}, which is not below {self._root}; add it, or remove it"
+        if len(self._missing) > 1:
+            said = (
+                f"{self._file} names {len(self._missing)} files that are not below {self._root}: "
+                f"{names}; add them, or remove them"
+            )
+        raise InputError(f"{said} from {self._file.name}")
 
 
 def _read_labels(file: Path, find_image: _Finder, params: Params) -> dict[Path, Label]:
