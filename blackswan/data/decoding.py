@@ -123,15 +123,18 @@ def decode_turned(
         return converted
 
 
-def decode_marks(source: Path | io.BytesIO, name: str, orientation: object = 1) -> np.ndarray:
-    """Decode a mask file to bool (H, W), upright, false where black.
+def decode_marks(
+    source: Path | io.BytesIO, name: str, orientation: object = 1, *, inverted: bool = False
+) -> np.ndarray:
+    """Decode a mask file to bool (H, W), upright, false where black; `inverted`, where white.
 
-    Where alpha varies, what is more opaque than not is marked. `orientation` is the EXIF one that
-    turns a mask without its own. Raises InputError for a JPEG that is not black and white.
+    White is the brightest that the file holds, and a colour is not white. Where alpha varies, what
+    is more opaque than not is marked. `orientation` is the EXIF one that turns a mask without its
+    own. Raises InputError for a JPEG that is not black and white.
     """
     with _opened(source, name) as image:
         if image.format in ("JPEG", "MPO"):
-            levels = _Levels()
+            levels = _Levels(inverted)
             marks, _ = _converted(image, source, levels.mark, np.bool_, (), orientation)
             if not levels.have_two_peaks:
                 raise InputError(
@@ -139,6 +142,10 @@ def decode_marks(source: Path | io.BytesIO, name: str, orientation: object = 1) 
                     "save it as PNG"
                 )
             return marks
+        if inverted:
+            whites = _Whites()
+            codes, _ = _converted(image, source, whites.encode, np.uint8, (2,), orientation)
+            return whites.are_left(codes)
         if image.has_transparency_data:
             opacity = _Opacity()
             codes, _ = _converted(image, source, opacity.encode, np.uint8, (), orientation)
@@ -386,7 +393,7 @@ def _rgb(image: Image.Image, depth: _Depth | None = None) -> np.ndarray:
 
 
 def _marks(image: Image.Image) -> np.ndarray:
-    if image.mode in ("1", "L") or image.mode.startswith("I") or image.mode == "F":
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return np.asarray(image).astype(np.bool_)
     return np.any(_rgb(image), axis=2)
 
@@ -394,14 +401,16 @@ def _marks(image: Image.Image) -> np.ndarray:
 class _Levels:
     """The grey levels of a JPEG mask, which lie around black and white if it was one of two."""
 
-    def __init__(self) -> None:
+    def __init__(self, inverted: bool) -> None:
+        self._inverted = inverted
         self.counts = np.zeros(256, np.int64)
 
     def mark(self, image: Image.Image) -> np.ndarray:
-        """Count the levels of a strip and return what is brighter than half."""
-        brightest = _rgb(image).max(axis=2)  # a coloured mark is as bright as a white one
-        self.counts += np.bincount(brightest.ravel(), minlength=256)
-        return brightest > 127
+        """Count the levels of a strip and return what is brighter than half, or darker."""
+        # A coloured mark is as bright as a white one on black, and as dark as a black one on white.
+        level = _rgb(image).min(axis=2) if self._inverted else _rgb(image).max(axis=2)
+        self.counts += np.bincount(level.ravel(), minlength=256)
+        return (level > 127) != self._inverted
 
     @property
     def have_two_peaks(self) -> bool:
@@ -428,3 +437,30 @@ class _Opacity:
     def meant(self) -> int:
         """The mark that counts."""
         return 2 if self._least < self._most else 1
+
+
+class _Whites:
+    """How white pixels are and whether they are opaque, until all strips tell what white is."""
+
+    def __init__(self) -> None:
+        self._whitest, self._least, self._most = 1, 255, 0
+
+    def encode(self, image: Image.Image) -> np.ndarray:
+        """Return the darkest colour and the opacity, uint8 (H, W, 2)."""
+        if image.mode == "F" or image.mode.startswith("I"):
+            white = np.asarray(image).astype(np.bool_) * np.uint8(255)
+        else:
+            white = _rgb(image).min(axis=2)
+        alpha = np.full_like(white, 255)
+        if image.has_transparency_data:
+            alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        self._whitest = max(self._whitest, int(white.max()))
+        self._least = min(self._least, int(alpha.min()))
+        self._most = max(self._most, int(alpha.max()))
+        return np.stack([white, alpha], axis=2)
+
+    def are_left(self, codes: np.ndarray) -> np.ndarray:
+        """Return what is not white, or not opaque where alpha varies, bool (H, W)."""
+        if self._least < self._most:
+            return codes[:, :, 1] <= 127
+        return codes[:, :, 0] < self._whitest

@@ -61,14 +61,16 @@ def read_turned(path: Path, bit_depth: int) -> tuple[np.ndarray, object]:
     return decode_turned(path, str(path), bit_depth)
 
 
-def read_mask(path: Path, size: tuple[int, int], orientation: object = 1) -> np.ndarray:
+def read_mask(
+    path: Path, size: tuple[int, int], orientation: object = 1, *, inverted: bool = False
+) -> np.ndarray:
     """Read a mask file of `size` (H, W) as bool (H, W); whatever is not black is anomalous.
 
-    Where alpha varies, it tells; JPEG is cut at half. `orientation` is the EXIF one that turns a
-    mask without its own. Raises InputError for another size, for a JPEG that is not black and
-    white and for a broken file.
+    `inverted`, whatever is not white. Where alpha varies, it tells; JPEG is cut at half.
+    `orientation` is the EXIF one that turns a mask without its own. Raises InputError for another
+    size, for a JPEG that is not black and white and for a broken file.
     """
-    mask = decode_marks(path, str(path), orientation)
+    mask = decode_marks(path, str(path), orientation, inverted=inverted)
     if mask.shape != tuple(size):
         raise InputError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image "

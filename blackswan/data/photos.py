@@ -15,6 +15,7 @@ from blackswan.data import depths
 from blackswan.data.decoding import Header, as_stored, decode_marks, read_header
 from blackswan.data.drawings import SUFFIXES as DRAWN
 from blackswan.data.drawings import Drawing, read_drawing
+from blackswan.data.files import first, tell
 from blackswan.data.images import read_mask, read_turned
 from blackswan.data.records import SourceImage
 from blackswan.errors import InputError
@@ -26,7 +27,7 @@ class Params(Section):
     """How the files of a source are meant."""
 
     bit_depth: Literal[8, 10, 12, 14, 16] | None  # in files of 16 bits; null: by their values
-    invert_masks: bool | None  # null: as they are, unless they mark more than half
+    invert_masks: bool | None  # null: as they are, unless they seem inverted
     turn_masks: bool  # along with a photo that EXIF turns; false: drawn on the upright one
 
 
@@ -80,7 +81,7 @@ class Photo:
             stored[...] = drawing(stored.shape)
             return upright
         try:
-            marked = read_mask(mask, size, turned)
+            return read_mask(mask, size, turned, inverted=self.invert_masks)
         except InputError as error:
             if orientation in (5, 6, 7, 8) and decode_marks(mask, str(mask)).shape == size[::-1]:
                 raise InputError(
@@ -88,7 +89,6 @@ class Photo:
                     "drawn on the photo as it is stored; set extract_frames.turn_masks to true"
                 ) from error
             raise
-        return ~marked if self.invert_masks else marked
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
     """Find out what the photos of a source have in common and enter it in each.
 
     Says on stderr what was found; files that cannot be read are left to who reads them. Raises
-    InputError where most masks mark more than half.
+    InputError where masks mark so much that they may be drawn the other way.
     """
     photos = [item.read for item in items if isinstance(item.read, Photo)]
     headers = list(parallel_map(_header, photos))
@@ -115,8 +115,8 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
     ]
     bit_depth = depths.settle(source, deep, params.bit_depth)
     _tell_turned(source, photos, headers, params.turn_masks)
-    if params.invert_masks is None:
-        _check_masks(source, photos)
+    if params.invert_masks is not False:
+        _check_masks(source, photos, bool(params.invert_masks))
     settled = [
         replace(
             item,
@@ -158,15 +158,8 @@ def _tell_turned(
         )
 
 
-def _check_masks(source: Path, photos: list[Photo]) -> None:
-    """Raise InputError where the median mask marks more than half: such are drawn the other way."""
-
-    def share(mask: Path) -> float | None:
-        try:
-            return float(decode_marks(mask, str(mask)).mean())
-        except InputError:
-            return None
-
+def _check_masks(source: Path, photos: list[Photo], inverted: bool) -> None:
+    """Raise InputError where the median mask marks more than half, or one that seems inverted."""
     masks = [
         mask
         for photo in photos
@@ -174,10 +167,60 @@ def _check_masks(source: Path, photos: list[Photo]) -> None:
         for mask in photo.masks
         if isinstance(mask, Path) and mask.suffix.lower() not in DRAWN
     ]
-    shares = [found for found in parallel_map(share, masks) if found is not None]
-    if shares and median(shares) > 0.5:
-        raise InputError(
-            f"the masks of {source} mark {median(shares):.0%} of the image (the median of "
-            f"{len(shares)}); set extract_frames.invert_masks to true if they are white where "
-            "normal, or to false if the defects are that large"
+    marked = _marked_shares(masks, inverted)
+    if not marked:
+        return
+    half = median(whole for whole, _ in marked.values())
+    if half > 0.5:
+        other = median(whole for whole, _ in _marked_shares(masks, not inverted).values())
+        raise InputError(_why_refused(source, inverted, half, other, len(marked)))
+    # A large defect in the middle leaves the border, an inverted mask marks it.
+    odd = [
+        f"{mask} ({whole:.0%})"
+        for mask, (whole, border) in marked.items()
+        if min(whole, border) > 0.5
+    ]
+    if not odd:
+        return
+    said = (
+        f"{len(odd)} of {len(marked)} masks mark most of the image and of its border, unlike the "
+        f"others: {first(odd)}"
+    )
+    if inverted:  # as a person said
+        tell(f"{source}: {said}; they may be drawn the other way")
+        return
+    raise InputError(
+        f"{said}; invert them if they are white where normal, or set extract_frames.invert_masks "
+        "to false if the defects are that large"
+    )
+
+
+def _marked_shares(masks: list[Path], inverted: bool) -> dict[Path, tuple[float, float]]:
+    """Return which share each mask marks of the image and of its border, less unreadable ones."""
+
+    def shares(mask: Path) -> tuple[float, float] | None:
+        try:
+            marks = decode_marks(mask, str(mask), inverted=inverted)
+        except InputError:
+            return None
+        border = np.concatenate([marks[0], marks[-1], marks[:, 0], marks[:, -1]])
+        return float(marks.mean()), float(border.mean())
+
+    found = zip(masks, parallel_map(shares, masks), strict=True)
+    return {mask: both for mask, both in found if both is not None}
+
+
+def _why_refused(source: Path, inverted: bool, half: float, other: float, count: int) -> str:
+    said = f"the masks of {source} mark {half:.0%} of the image (the median of {count})"
+    large = "extract_frames.invert_masks to false if the defects are that large"
+    if inverted:
+        return f"{said} where they are not white; set extract_frames.invert_masks to null or false"
+    if other > 0.5:
+        return (
+            f"{said}, and {other:.0%} if white is normal; draw the defects white on black, or set "
+            f"{large}"
         )
+    return (
+        f"{said}; set extract_frames.invert_masks to true if they are white where normal, or to "
+        "false if the defects are that large"
+    )

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from blackswan.data.images import read_mask
 from blackswan.data.photos import Params, Photo, settle
 from blackswan.data.records import Frame, SourceImage
 from blackswan.errors import InputError
@@ -88,9 +89,73 @@ def test_masks_that_mark_most_of_the_image_are_refused_or_inverted(tmp_path):
     assert found == [90, 95, 20]
 
 
-def test_one_large_defect_stops_nothing(tmp_path):
+def test_one_inverted_mask_among_others_is_named(tmp_path, capsys):
     photos = masked(tmp_path, 90, 5, 4)
-    assert [mask.sum() for _, mask in settled(tmp_path, *photos)] == [90, 5, 4]
+    with pytest.raises(InputError) as caught:
+        settled(tmp_path, *photos)
+    assert str(caught.value) == (
+        "1 of 3 masks mark most of the image and of its border, unlike the others: "
+        f"{tmp_path}/0-mask.png (90%); invert them if they are white where normal, or set "
+        "extract_frames.invert_masks to false if the defects are that large"
+    )
+    assert [mask.sum() for _, mask in settled(tmp_path, *photos, invert_masks=False)] == [90, 5, 4]
+    assert capsys.readouterr().err == ""
+    settled(tmp_path, *masked(tmp_path, 90, 95, 10), invert_masks=True)
+    assert "2-mask.png (90%); they may be drawn the other way" in capsys.readouterr().err
+
+
+def test_one_large_defect_that_leaves_the_border_stops_nothing(tmp_path):
+    photos = masked(tmp_path, 0, 5, 4)
+    mask = np.zeros((10, 10), np.uint8)
+    mask[1:9, 1:9] = 255
+    save(tmp_path / "0-mask.png", mask)
+    assert [mask.sum() for _, mask in settled(tmp_path, *photos)] == [64, 5, 4]
+
+
+WHITE, RED = (255, 255, 255), (237, 28, 36)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("colour", [RED, (0, 0, 0)])
+def test_coloured_marks_on_white_are_read_once_white_is_said_to_be_normal(tmp_path, suffix, colour):
+    mask = np.full((40, 40, 3), WHITE, np.uint8)
+    mask[8:16, 16:32] = colour
+    image = save(tmp_path / "a.png", np.zeros((40, 40, 3), np.uint8))
+    path = tmp_path / f"mask.{suffix}"
+    Image.fromarray(mask).save(path, quality=95, subsampling=0)
+    photo = Photo(image, (path,))
+    with pytest.raises(InputError, match="extract_frames.invert_masks to true if they are white"):
+        settled(tmp_path, photo)
+    [(_, marks)] = settled(tmp_path, photo, invert_masks=True)
+    assert np.array_equal(marks, mask[:, :, 1] < 255)
+
+
+def test_marks_of_grey_labels_and_of_alpha_on_white(tmp_path):
+    def inverted(mask):
+        Image.fromarray(mask).save(tmp_path / "mask.png")
+        return read_mask(tmp_path / "mask.png", (1, 3), inverted=True).tolist()[0]
+
+    assert inverted(np.array([[255, 128, 0]], np.uint8)) == [False, True, True]
+    assert inverted(np.array([[1, 1, 0]], np.uint8)) == [False, False, True]
+    assert inverted(np.array([[0, 0, 0]], np.uint8)) == [True, True, True]
+    assert inverted(np.array([[60000, 1, 0]], np.uint16)) == [False, False, True]
+    assert inverted(np.array([[True, True, False]])) == [False, False, True]
+    rgba = np.array([[[0, 0, 0, 255], [0, 0, 0, 200], [255, 255, 255, 0]]], np.uint8)
+    assert inverted(rgba) == [False, False, True]
+    rgba[:, :, 3] = 255
+    assert inverted(rgba) == [True, True, False]
+
+
+def test_masks_that_mark_most_of_the_image_either_way_are_refused(tmp_path):
+    mask = np.full((10, 10), 128, np.uint8)
+    mask[0, :4] = 255
+    image = save(tmp_path / "a.png", np.zeros((10, 10, 3), np.uint8))
+    photo = Photo(image, (save(tmp_path / "mask.png", mask),))
+    with pytest.raises(InputError, match=r"mark 100% .* and 96% if white is normal; draw the def"):
+        settled(tmp_path, photo)
+    with pytest.raises(InputError, match=r"mark 96% .* not white; set .*invert_masks to null or f"):
+        settled(tmp_path, photo, invert_masks=True)
+    assert settled(tmp_path, photo, invert_masks=False)[0][1].all()
 
 
 def test_an_inverted_mask_of_a_normal_photo_marks_nothing(tmp_path):

@@ -113,9 +113,13 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
         _refuse_masks(files)
     normal = [stem for stem, defect in defects.items() if not defect]
     if len(normal) < 2:
+        by_masks = any(_named_defect(stem, params) is None for stem in masks)
+        other = not inverted and by_masks
         raise InputError(
             f"{path} has {len(normal)} normal images (JPEG, PNG, BMP, TIFF, WebP); "
             "the splits need at least two"
+            + "; set extract_frames.invert_masks to true if masks are white for normal"
+            * other
         )
     frames = []
     for stem, file in files.items():
@@ -308,7 +312,7 @@ def _is_marked(mask: Path, inverted: bool) -> bool:
     try:
         if mask.suffix.lower() in drawings.SUFFIXES:
             return not drawings.is_empty(mask)
-        return bool(np.any(decode_marks(mask, str(mask)) != inverted))
+        return bool(decode_marks(mask, str(mask), inverted=inverted).any())
     except InputError:
         return True  # what is broken is said with all others, when they are read
 

@@ -102,8 +102,8 @@ def test_all_files_that_are_missing_are_named_at_once(photos):
         read(photos, "coco.json", coco([], images=images))
     assert str(caught.value) == (
         f"{photos}/coco.json names 11 files that are not below {photos}: x/p0.png, x/p1.png, "
-        "x/p2.png, x/p3.png, x/p4.png, x/p5.png, x/p6.png, x/p7.png, 3 more; add them, or remove them "
-        "from coco.json"
+        "x/p2.png, x/p3.png, x/p4.png, x/p5.png, x/p6.png, x/p7.png, 3 more; add them, or "
+        "remove them from coco.json"
     )
     lines = [line(f"{n}.png", label=classified("normal")) for n in (8, 9)]
     with pytest.raises(InputError, match=r"names 2 files that are not below .*any/8.png, s3:"):
