@@ -61,6 +61,7 @@ class Header:
     height: int
     deep: bool  # 16 bits a value
     orientation: int  # of EXIF, 1 where there is none; PNG may hold one behind its pixels, too
+    pages: int  # or pictures of an animation; of JPEG one, for what phones add are no photos
 
 
 def read_header(path: Path) -> Header:
@@ -68,7 +69,18 @@ def read_header(path: Path) -> Header:
     with _opened(path, str(path)) as image:
         has_exif = image.format != "PNG" or "exif" in image.info  # PNG would decode to look further
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-        return Header(image.width, image.height, _is_deep(image), orientation)
+        width, height, is_deep = image.width, image.height, _is_deep(image)
+        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return Header(width, height, is_deep, orientation, pages)
+
+
+def is_still(gif: Path) -> bool:
+    """Say whether a file is a GIF of one picture: a photo, while a moving one is a video."""
+    try:
+        with _opened(gif, str(gif)) as image:
+            return image.format == "GIF" and not getattr(image, "is_animated", False)
+    except InputError:
+        return False
 
 
 def count_values(path: Path) -> tuple[np.ndarray, int]:
@@ -159,7 +171,8 @@ def decode_marks(
 def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
     """Yield the image, not decoded; what Pillow raises, here or in the block, is an InputError."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        is_gif = isinstance(source, Path) and source.suffix.lower() == ".gif"
+        with Image.open(source, formats=["GIF"] if is_gif else FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(_too_large(name, f"{image.width} x {image.height}"))
             needed = _bytes_needed(image, source)

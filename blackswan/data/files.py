@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from blackswan.data.decoding import FORMATS
+from blackswan.data.decoding import FORMATS, is_still
 from blackswan.errors import InputError
 
+STILL_GIF = ".gif (still)"  # in the place of the suffix of a GIF that does not move
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+    | {STILL_GIF}
     | {".pbm", ".pgm", ".pnm", ".ppm"}
     | (HEIF_SUFFIXES if "HEIF" in FORMATS else set())
 )
@@ -56,20 +58,27 @@ def list_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(parent, name) for name in files if not name.startswith(".")]
         for path in paths:
-            is_listed = path.suffix.lower() in suffixes
+            kind = kind_of(path)
+            is_listed = kind in suffixes
             # A broken link may have led to a folder of them, whatever its name is.
             if not path.is_file() if is_listed else path.is_symlink() and not path.exists():
                 raise InputError(f"{path} is a broken link or no regular file; mend or remove it")
             if is_listed:
                 found.files.append(path)
                 continue
-            found.left_out[path.suffix.lower()] += 1
+            found.left_out[kind] += 1
             if not path.suffix:
                 _refuse_lost_link(path)
     for path in found.files:
         check_name(folder, path)
     found.files.sort(key=lambda path: path.relative_to(folder).as_posix())
     return found
+
+
+def kind_of(path: Path) -> str:
+    """Return the suffix of a file in small letters, STILL_GIF for a GIF that does not move."""
+    suffix = path.suffix.lower()
+    return STILL_GIF if suffix == ".gif" and is_still(path) else suffix
 
 
 def tell_left_out(folder: Path, left_out: Counter[str]) -> None:

@@ -114,6 +114,7 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
         if header is not None and header.deep
     ]
     bit_depth = depths.settle(source, deep, params.bit_depth)
+    _tell_pages(source, photos, headers)
     _tell_turned(source, photos, headers, params.turn_masks)
     if params.invert_masks is not False:
         _check_masks(source, photos, bool(params.invert_masks))
@@ -140,6 +141,19 @@ def _header(photo: Photo) -> Header | None:
         return read_header(photo.image)
     except InputError:
         return None
+
+
+def _tell_pages(source: Path, photos: list[Photo], headers: list[Header | None]) -> None:
+    several = [
+        f"{photo.image.name} ({header.pages})"
+        for photo, header in zip(photos, headers, strict=True)
+        if header is not None and header.pages > 1
+    ]
+    if several:
+        tell(
+            f"{source}: {len(several)} files hold several pages or pictures, of which the first is "
+            f"read: {first(several)}; save the others as files of their own if they count"
+        )
 
 
 def _tell_turned(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tqdm import tqdm
 
-from blackswan.data.files import Listing, frame_name, list_files, tell_left_out
+from blackswan.data.files import Listing, frame_name, kind_of, list_files, tell_left_out
 from blackswan.data.images import write_png
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
@@ -87,7 +87,7 @@ def open_images(
 
     Of photos of 16 bits, the upper 8 of the lower `bit_depth` are kept.
     """
-    if files[0].suffix.lower() in video.SUFFIXES:
+    if kind_of(files[0]) in video.SUFFIXES:
         return chain.from_iterable(
             video.iterate_frames(file, sampling, "" if file == path else _name(path, file))
             for file in files

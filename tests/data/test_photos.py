@@ -69,6 +69,19 @@ def test_8_bits_are_not_decoded_for_the_scale(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_files_of_several_pages_are_named(tmp_path, capsys):
+    pages = [Image.new("RGB", (6, 6), colour) for colour in ("red", "green", "blue")]
+    for name, count in (("a.tif", 3), ("b.webp", 2), ("c.png", 3), ("d.mpo", 2), ("e.tif", 1)):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:count])
+    (tmp_path / "d.mpo").rename(tmp_path / "d.jpg")  # as phones write photos
+    photos = [Photo(path) for path in sorted(tmp_path.iterdir())]
+    assert [image[0, 0, 0] > 200 for image, _ in settled(tmp_path, *photos)] == [True] * 5
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: 3 files hold several pages or pictures, of which the first is read: "
+        "a.tif (3), b.webp (2), c.png (3); save the others as files of their own if they count\n"
+    )
+
+
 def masked(root, *shares):
     photos = []
     for number, share in enumerate(shares):

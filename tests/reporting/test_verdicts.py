@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import draw_clip
+from PIL import Image
 
 from blackswan.data.images import write_png
 from blackswan.data.preprocessing import Preprocessing, Step
@@ -71,6 +72,14 @@ def test_each_image_has_a_verdict(photos, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "run.json", "verdicts.csv", "verdicts.parquet",
     ]  # fmt: skip
+
+
+def test_gifs_that_do_not_move_are_scored_as_photos(tmp_path):
+    for number in range(2):
+        (tmp_path / "gifs").mkdir(exist_ok=True)
+        Image.new("L", (16, 16), 100).save(tmp_path / f"gifs/{number}.gif")
+    assert write(tmp_path / "out", tmp_path / "gifs") == Summary(2, 0)
+    assert pd.read_csv(tmp_path / "out/verdicts.csv").path.tolist() == ["0.gif", "1.gif"]
 
 
 def test_frames_of_a_clip_have_their_times(tmp_path):

@@ -99,10 +99,10 @@ def list_frames(path: Path, params: Params, *, inverted: bool = False) -> list[S
         if name and (path / name).is_file():
             raise InputError(f"{path / name} is a file; replace it by the folder of that name")
     others, masks = _take_masks(path, found.files, params)
-    images = [file for file in others if file.suffix.lower() in SUFFIXES]
+    images = [file for file in others if file.suffix.lower() not in drawings.SUFFIXES]
     files = name_by_stem(path, images, BESIDE)
     refuse_twins(images)
-    unused = [file.suffix.lower() for file in others if file.suffix.lower() not in SUFFIXES]
+    unused = [file.suffix.lower() for file in others if file.suffix.lower() in drawings.SUFFIXES]
     for stem in sorted(masks.keys() - files.keys()):
         if not _is_note(mask := masks.pop(stem)):
             raise InputError(f"the mask {mask} has no image {stem}; add or remove one")
@@ -159,7 +159,7 @@ def _take_masks(
 def _name_of_image(name: str, pattern: str) -> str:
     """Return what * stands for where the file `name` fits the pattern, else ""."""
     before, after = pattern.split("*")
-    if not after.lower().endswith(tuple(SUFFIXES | drawings.SUFFIXES)):
+    if not after.lower().endswith(tuple(SUFFIXES | drawings.SUFFIXES | {".gif"})):
         name = PurePosixPath(name).stem
     fits = name.startswith(before) and name.endswith(after)
     return name[len(before) : len(name) - len(after)] if fits else ""

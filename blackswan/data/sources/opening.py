@@ -81,8 +81,8 @@ def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceIm
             times = annotations.read_times(file, [path.name])
         return _labelled(video.iterate_frames(path, params.video), times.get(path.name, []))
     if found := list_images(path):
-        still = any(file.suffix.lower() == ".gif" for file in videos)
-        convert = " (a GIF counts as a video; convert stills to PNG)" if still else ""
+        moves = videos[0].suffix.lower() == ".gif"
+        convert = " (a GIF that moves is a video)" if moves else ""
         raise InputError(
             f"{path} holds videos, such as {videos[0].relative_to(path)}, and photos, such as "
             f"{found[0].relative_to(path)}; keep one kind{convert}"

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from blackswan.data.files import first, is_plain, list_files, refuse_twins
+from blackswan.data.files import first, is_plain, kind_of, list_files, refuse_twins
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources.film import Film, Picture, open_container
 from blackswan.errors import InputError
@@ -43,7 +43,7 @@ def list_videos(path: Path) -> list[Path]:
     Raises InputError as `files.list_files` does.
     """
     if path.is_file():
-        return [path] if path.suffix.lower() in SUFFIXES else []
+        return [path] if kind_of(path) in SUFFIXES else []
     videos = list_files(path, SUFFIXES).files
     refuse_twins(videos)
     return videos

@@ -28,6 +28,13 @@ def params(normal="normal", anomalous="anomaly", masks="", group_pattern=""):
 
 SOURCE = load_section(opening.Params, "extract_frames", ROOT / "params.yaml")
 
+SOURCE_WITH_MASKS = SOURCE.model_copy(
+    update={
+        "folder": SOURCE.folder.model_copy(update={"masks": "masks"}),
+        "invert_masks": False,
+    }
+)
+
 
 def draw(root, *names, size=(6, 4), grey=90):
     for name in names:
@@ -90,6 +97,21 @@ def test_masks_follow_their_images(tmp_path):
     assert not read["anomaly/1"].any()
     assert read["anomaly/dent/1"].all()
     assert read["normal/1"] is None
+
+
+def test_gifs_that_do_not_move_are_photos(tmp_path, capsys):
+    draw(tmp_path, "normal/1.gif", "normal/2.gif", "anomaly/1.GIF")
+    draw(tmp_path, "masks/1.gif", grey=255)
+    items = list(opening.open_source(tmp_path, SOURCE_WITH_MASKS).images)
+    assert [item.frame.label for item in items] == ["anomalous", "normal", "normal"]
+    assert items[1].read()[0].tolist() == [[[90] * 3] * 6] * 4
+    assert items[0].read()[1].all()
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "normal/3.gif", save_all=True, append_images=frames[1:])
+    refused(
+        lambda: opening.open_source(tmp_path, SOURCE_WITH_MASKS),
+        "holds videos, such as normal/3.gif, and photos, such as anomaly/1.GIF; keep one kind (a",
+    )
 
 
 def test_masks_in_doubt(tmp_path):
