@@ -1,9 +1,15 @@
 """The clock of a film: times that rise from frame to frame, whatever the container says."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+
+import numpy as np
 
 _JITTER_S = 1.0  # a clock that steps back by less is out of order, by more it began anew
 _SAME_S = 1e-5  # less between two frames is rounding
+_CONSTANT = 0.9  # share of the steps that are alike where a film has one rate
+_ALIKE = 0.2  # of a step: containers round times to a millisecond
+_FEWEST = 10  # steps that tell the rate
 
 
 class Clock:
@@ -29,3 +35,15 @@ class Clock:
                 self._offset = following - time
             self._last = following
         return self._last
+
+
+def missing(times: Sequence[float]) -> int:
+    """Return how many frames the gaps in rising times leave out, 0 where the rate varies."""
+    steps = np.diff(times)
+    if len(steps) < _FEWEST:
+        return 0
+    alike = np.abs(steps / np.median(steps) - 1) < _ALIKE
+    if alike.mean() < _CONSTANT:
+        return 0
+    in_steps = np.rint(steps / steps[alike].mean()).astype(int)
+    return int(np.maximum(in_steps - 1, 0).sum())

@@ -1,6 +1,7 @@
 """The film of one file by PyAV: whole frames, upright, with square pixels and rising times."""
 
 import re
+from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -19,11 +20,14 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from blackswan.data.sources.clock import Clock
+from blackswan.data.sources.clock import Clock, missing
 from blackswan.errors import InputError
 
 # Of these a packet is a frame, so that frames can be numbered without decoding them.
 _COUNTABLE = frozenset({"av1", "h264", "hevc", "mjpeg", "mpeg2video", "mpeg4", "prores", "vp9"})
+# In these a damaged part takes frames along unseen; others list all frames in one place.
+_WITHOUT_LIST = frozenset({"asf", "flv", "matroska", "mpeg", "mpegts"})
+_MANY = 0.1  # share of times that are mended: too many to look for gaps
 _STILLS = frozenset({"bmp", "gif", "mjpeg", "png", "webp"})  # beside a film, they are its cover
 _RATE = Fraction(25)  # of streams that declare none, as FFmpeg has it
 _MAX_ASPECT = 10  # width of a pixel by its height, or the other way round
@@ -90,6 +94,7 @@ class Film:
         self._stream.codec_context.options = _OPTIONS
         self._aspect = _pixel_aspect(path, self._stream)
         self._clock = Clock(self._stream.average_rate or self._stream.guessed_rate or _RATE)
+        self._times = array("d")
         self.declared = max(0, self._stream.frames)
         self.decoded = self.damaged = 0
         self.passed = 0  # frames until here, with the damaged and those before the keyframe
@@ -112,11 +117,21 @@ class Film:
         """Yield what was damaged and what was mended, a clause each."""
         if self.damaged:
             yield f"{self.damaged} frames are damaged, or build on such, and are left out"
+        if (lost := self._count_missing()) > 0:
+            yield f"{lost} frames are missing, by the gaps in the times"
         if self._clock.mended:
             yield (
                 f"the clock steps back or stands still at {self._clock.mended} frames; times were "
                 "made to rise"
             )
+
+    def _count_missing(self) -> int:
+        """Return how many frames left no trace but a gap in the times, less those counted."""
+        kinds = self._container.format.name.split(",")
+        is_made_up = self._clock.mended > _MANY * len(self._times)
+        if is_made_up or _WITHOUT_LIST.isdisjoint(kinds):
+            return 0
+        return missing(self._times) - self.damaged
 
     def _timed(self, keyframe: tuple[int, int] | None) -> Iterator[_Timed]:
         """Yield the whole frames, from the keyframe on, in the order of showing."""
@@ -124,7 +139,8 @@ class Film:
         for frame in self._whole(keyframe):
             time = None if frame.pts is None or unit is None else float((frame.pts - origin) * unit)
             number, quarters = self.passed - 1, round(frame.rotation / 90) % 4
-            yield _Timed(frame, number, self._clock.read(time), quarters)
+            self._times.append(self._clock.read(time))
+            yield _Timed(frame, number, self._times[-1], quarters)
 
     def _whole(self, keyframe: tuple[int, int] | None) -> Iterator[VideoFrame]:
         """Yield what decodes without error and does not build on what did not.

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from blackswan.data.sources.clock import Clock
+from blackswan.data.sources.clock import Clock, missing
 from blackswan.data.sources.video import Sampling, iterate_frames
 from blackswan.errors import InputError
 
@@ -169,6 +169,42 @@ def test_damaged_frames_are_counted_and_left_out(tmp_path, capfd):
     assert capfd.readouterr().err == (
         "a.mkv: 7 frames are damaged, or build on such, and are left out\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"), [("a.mkv", "mpeg4", 10), ("a.ts", "mpeg2video", 25)]
+)
+def test_frames_that_left_a_gap_alone_are_counted(tmp_path, capfd, name, codec, rate):
+    path = encode(tmp_path / name, count=120, codec=codec, rate=rate)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    del content[middle : middle + len(content) // 12]
+    path.write_bytes(content)
+    count = len(read(path))
+    assert 60 < count < 115
+    err = capfd.readouterr().err
+    assert "frames are missing, by the gaps in the times" in err
+    counted = [int(part.split()[0]) for part in err.removeprefix(f"{name}: ").split("; ")]
+    assert sum(counted) == 120 - count
+
+
+def test_gaps_are_counted_where_the_rate_is_constant(tmp_path, capfd):
+    at_24 = [round(n / 24, 3) for n in range(200)]
+    assert missing(at_24) == 0
+    assert missing(at_24[:50] + at_24[150:]) == 100
+    assert missing([*at_24[:9], 60]) == 0  # too few
+    assert missing(np.cumsum([0.02, 0.05, 0.04] * 20)) == 0
+    path = encode(tmp_path / "a.mp4", count=30)  # lists its frames, so a gap is a pause
+    with av.open(str(path)) as whole, av.open(str(tmp_path / "b.mp4"), "w") as late:
+        stream = late.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                packet.pts += (packet.pts > 20 * packet.duration) * 5 * packet.duration
+                packet.dts = packet.pts
+                late.mux(packet)
+    assert np.diff(times(read(tmp_path / "b.mp4"))).max() == pytest.approx(0.6)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_file_cut_short(tmp_path):
