@@ -56,6 +56,7 @@ class Verdicts:
     flagged: np.ndarray  # (N,) bool: the score is above the threshold
     anomaly_maps: np.ndarray  # (N, H, W) float32, of the size of the prepared images
     threshold: float
+    probabilities: bool  # the image scores are probabilities
 
 
 class Model:
@@ -82,6 +83,7 @@ class Model:
             found.image_scores > self.facts.threshold,
             found.anomaly_maps,
             self.facts.threshold,
+            found.probabilities,
         )
 
 

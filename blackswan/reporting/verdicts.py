@@ -29,6 +29,7 @@ from blackswan.errors import InputError
 from blackswan.evaluation.model import Model
 from blackswan.outputs import replace_file
 from blackswan.parallel import parallel_map
+from blackswan.reporting import formats
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 
 Item = TypeVar("Item")
@@ -39,6 +40,7 @@ SHOWN = 60  # images of the page
 PARTS, RUN, PARQUET, CSV, PAGE, OVERLAYS = (
     ".parts", "run.json", "verdicts.parquet", "verdicts.csv", "gallery.html", "overlays",
 )  # fmt: skip
+PROBABILITIES = {"scores": "probabilities"}  # metadata of the table where they are
 TEMPLATE = Path(__file__).with_name("verdicts.html.jinja")
 SCHEMA = pa.schema(
     [
@@ -199,7 +201,8 @@ def _score(
             if pictures is not None and flagged:
                 scale = HeatmapScale(**model.facts.heatmap.model_dump())
                 write_png(_overlay_of(pictures, frame.image), overlay(image, anomaly_map, scale))
-    return pa.table([list(column) for column in zip(*rows, strict=True)], SCHEMA)
+    schema = SCHEMA.with_metadata(PROBABILITIES if found.probabilities else None)
+    return pa.table([list(column) for column in zip(*rows, strict=True)], schema)
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -215,12 +218,13 @@ def _overlay_of(folder: Path, image: str) -> Path:
 def _join(folder: Path) -> None:
     """Put the parts into one Parquet file and one CSV; the Parquet file is the mark of the end."""
     parts = sorted((folder / PARTS).glob("*.parquet"))
-    with replace_file(folder / CSV) as partial, pa.csv.CSVWriter(partial, SCHEMA) as writer:
+    schema = pq.read_schema(parts[0]) if parts else SCHEMA
+    with replace_file(folder / CSV) as partial, pa.csv.CSVWriter(partial, schema) as writer:
         for part in parts:
-            writer.write(pq.read_table(part, schema=SCHEMA))
-    with replace_file(folder / PARQUET) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
+            writer.write(pq.read_table(part))
+    with replace_file(folder / PARQUET) as partial, pq.ParquetWriter(partial, schema) as writer:
         for part in parts:
-            writer.write_table(pq.read_table(part, schema=SCHEMA))
+            writer.write_table(pq.read_table(part))
 
 
 def _summary(folder: Path) -> Summary:
@@ -239,6 +243,9 @@ def _write_page(folder: Path, run: dict[str, str]) -> None:
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, autoescape=True,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    are_probabilities = b"scores" in (flagged.schema.metadata or {})
+    environment.filters["score"] = formats.probability if are_probabilities else formats.score
+    environment.filters["probability"] = formats.probability
     page = environment.get_template(TEMPLATE.name).render(
         rows=rows, run=run, summary=_summary(folder)
     )

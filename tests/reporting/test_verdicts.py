@@ -10,6 +10,7 @@ from blackswan.data.images import write_png
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.sources.video import Sampling
 from blackswan.detectors import median_residual
+from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError
 from blackswan.evaluation.model import Facts, Model, Scale
 from blackswan.reporting import verdicts
@@ -144,6 +145,23 @@ def test_the_page_shows_what_is_flagged_worst_first(photos, tmp_path):
     assert places == sorted(places)
     pictures = sorted((tmp_path / "out/overlays").rglob("*.png"))
     assert [path.name for path in pictures] == ["3.png.png", "7.png.png"]
+
+
+def test_probabilities_are_written_as_such(photos, tmp_path):
+    class Sure:
+        def score(self, images):
+            scores = np.full(len(images), 1 - 2**-20, np.float32)
+            maps = np.zeros((len(images), 16, 16), np.float32)
+            return Scores(scores, maps, probabilities=True)
+
+    model = make_model()
+    facts = model.facts.model_copy(update={"threshold": 0.99999})
+    sure = Model(Sure(), facts, [np.linspace(0, 0.1, 4999)])
+    write_verdicts(sure, images_of(photos), tmp_path / "out", RUN, page=True)
+    page = (tmp_path / "out/gallery.html").read_text()
+    assert page.count("score 1 - 9.5e-7, threshold 1 - 1e-5, p 2e-4<") == 10
+    write(tmp_path / "distances", photos, page=True)
+    assert "threshold 5, p 0.2<" in (tmp_path / "distances/gallery.html").read_text()
 
 
 @pytest.mark.parametrize(
