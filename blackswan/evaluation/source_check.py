@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
+
 from blackswan.data import splits
 from blackswan.data.decoding import read_header
-from blackswan.data.files import first
+from blackswan.data.files import first, frame_name
 from blackswan.data.photos import Photo
+from blackswan.data.preprocessing import Preprocessing
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.sequences import find_times
 from blackswan.data.sources.opening import Params, open_source
 from blackswan.data.splits import SPLITS, assign_splits
 from blackswan.errors import InputError
@@ -27,6 +31,7 @@ class Holdings:
     """What was found; `looked_at` of the frames were decoded, all of them or those in time."""
 
     frames: list[Frame] = field(default_factory=list)
+    photos: list[SourceImage] = field(default_factory=list)  # none of a video
     sizes: Counter[str] = field(default_factory=Counter)
     depths: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
@@ -54,7 +59,10 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
         problems.append(f"{count} cannot be taken; replace or remove them")
     if found.complete:
         try:
-            yield from _supported(found.frames, params_file)
+            splitting = load_section(splits.Params, "split", params_file)
+            frames, findings = _with_times(found, source.preprocessing, splitting)
+            yield from (f"  numbered  {sentence}" for sentence in findings)
+            yield from _supported(frames, splitting, params_file)
         except InputError as error:
             problems.append(str(error))
     else:
@@ -84,8 +92,8 @@ def _look_at(images: Iterable[SourceImage]) -> Holdings:
         found.sizes[size] += 1
         found.depths[depth] += 1
         found.masks += has_mask
-    if is_listed:
-        found.frames = [item.frame for item in images]
+    if isinstance(images, list):
+        found.photos, found.frames = images, [item.frame for item in images]
     return found
 
 
@@ -126,9 +134,40 @@ def _counted(counts: Counter[str]) -> str:
     return first([f"{name}: {count}" for name, count in sorted(counts.items())])
 
 
-def _supported(frames: list[Frame], params_file: Path) -> Iterator[str]:
+class _LateError(Exception):
+    """The time for another image is over."""
+
+
+def _with_times(
+    found: Holdings, prepare: Preprocessing, params: splits.Params
+) -> tuple[list[Frame], list[str]]:
+    """Return the frames as the stage `label` times those that are numbered, and what it says."""
+    if not found.photos:
+        return found.frames, []
+    stored = {f"images/{frame_name(item.frame.image)}.png": item for item in found.photos}
+    frames = [replace(item.frame, image=image) for image, item in stored.items()]
+    end = monotonic() + SECONDS / 2
+
+    def read(frame: Frame) -> np.ndarray:
+        if monotonic() > end:
+            raise _LateError
+        return prepare(stored[frame.image].read()[0])
+
+    try:
+        return find_times(frames, read, params)
+    except _LateError:
+        return frames, [
+            "not looked at: more than can be decoded in seconds; taken for separate photos "
+            "(split.sequences: true if they are frames of one video)"
+        ]
+    except InputError:
+        if not found.broken:
+            raise
+        return frames, ["not looked at, for some are broken; taken for separate photos"]
+
+
+def _supported(frames: list[Frame], splitting: splits.Params, params_file: Path) -> Iterator[str]:
     """Say how the frames are split; InputError where that or a setting fails for want of them."""
-    splitting = load_section(splits.Params, "split", params_file)
     assigned = assign_splits(frames, splitting)
     counts = Counter((frame.split, frame.label) for frame in assigned)
     yield (

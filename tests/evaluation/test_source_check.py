@@ -42,10 +42,44 @@ def test_a_source_that_has_all_it_needs(tmp_path):
         "  size      50 x 50: 3, 60 x 40: 100",
         "  bits      8: 103",
         "  taken     crop none, size 224 x 224",
+        f"  numbered  {tmp_path.name}/normal/*: 100 numbered photos, neighbours 0 grey levels "
+        "apart, others 0, neighbours nearer in 50%: separate photos (split.sequences: true if they are "
+        "frames of one video)",
         "  splits    train 55, validation 20, test 25 normal; test 3 anomalous",
         "  support   every detector and evaluate.alpha have as many images as they ask for",
     ]
     assert error == ""
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A hundred photos that slide over one texture, as a camera numbers the frames of a video."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 300, 3)).astype(np.uint8)
+    texture = cv2.GaussianBlur(noise, (0, 0), 3)
+    for number in range(100):
+        view = texture[:, 2 * number : 2 * number + 60]
+        cv2.imwrite(str(tmp_path / f"name_{number:04d}.png"), view)
+    return tmp_path
+
+
+def test_numbered_frames_of_one_video_are_told_as_the_run_does(numbered, monkeypatch):
+    lines, _ = said(numbered)
+    [line] = [line for line in lines if line.startswith("  numbered  ")]
+    assert line.startswith(f"  numbered  {numbered.name}/name_*: 100 numbered photos, neighbours ")
+    assert line.endswith("(split.sequences: false if not)")
+    # 100 frames at 25 a second: blocks of 5, borders at 55 and 75; 2 before and 3 after go.
+    assert "  splits    train 53, validation 15, test 22 normal; test 0 anomalous" in lines
+    monkeypatch.setattr(source_check, "SECONDS", 0)
+    lines, _ = said(numbered)
+    assert [line for line in lines if line.startswith("  numbered  not looked at: more than")]
+    assert "  splits    train 55, validation 20, test 25 normal; test 0 anomalous" in lines
+
+
+def test_numbered_photos_of_which_some_are_broken(numbered):
+    (numbered / "name_0050.png").write_bytes(b"")
+    lines, error = said(numbered)
+    assert "  numbered  not looked at, for some are broken; taken for separate photos" in lines
+    assert error.startswith("1 of 100 images of")
 
 
 def test_what_is_too_few_and_what_is_broken_are_said_after_the_counts(tmp_path):
