@@ -117,7 +117,7 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
     _tell_pages(source, photos, headers)
     _tell_turned(source, photos, headers, params.turn_masks)
     if params.invert_masks is not False:
-        _check_masks(source, photos, bool(params.invert_masks))
+        _check_masks(source, _sizes_of_masks(photos, headers), bool(params.invert_masks))
     settled = [
         replace(
             item,
@@ -172,15 +172,22 @@ def _tell_turned(
         )
 
 
-def _check_masks(source: Path, photos: list[Photo], inverted: bool) -> None:
-    """Raise InputError where the median mask marks more than half, or one that seems inverted."""
-    masks = [
-        mask
-        for photo in photos
-        if not photo.normal
+def _sizes_of_masks(photos: list[Photo], headers: list[Header | None]) -> dict[Path, list[int]]:
+    """Return the sides of the image of each mask that is a picture of defects, the shorter first.
+
+    An image that cannot be read is left to who reads it.
+    """
+    return {
+        mask: sorted((header.width, header.height))
+        for photo, header in zip(photos, headers, strict=True)
         for mask in photo.masks
+        if header is not None and not photo.normal
         if isinstance(mask, Path) and mask.suffix.lower() not in DRAWN
-    ]
+    }
+
+
+def _check_masks(source: Path, masks: dict[Path, list[int]], inverted: bool) -> None:
+    """Raise InputError where the median mask marks more than half, or one that seems inverted."""
     marked = _marked_shares(masks, inverted)
     if not marked:
         return
@@ -209,13 +216,18 @@ def _check_masks(source: Path, photos: list[Photo], inverted: bool) -> None:
     )
 
 
-def _marked_shares(masks: list[Path], inverted: bool) -> dict[Path, tuple[float, float]]:
-    """Return which share each mask marks of the image and of its border, less unreadable ones."""
+def _marked_shares(masks: dict[Path, list[int]], inverted: bool) -> dict[Path, tuple[float, float]]:
+    """Return which share each mask marks of the image and of its border.
+
+    What cannot be read or has another size than its image is left to who reads it.
+    """
 
     def shares(mask: Path) -> tuple[float, float] | None:
         try:
             marks = decode_marks(mask, str(mask), inverted=inverted)
         except InputError:
+            return None
+        if sorted(marks.shape) != masks[mask]:
             return None
         border = np.concatenate([marks[0], marks[-1], marks[:, 0], marks[:, -1]])
         return float(marks.mean()), float(border.mean())

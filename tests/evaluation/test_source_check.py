@@ -43,8 +43,8 @@ def test_a_source_that_has_all_it_needs(tmp_path):
         "  bits      8: 103",
         "  taken     crop none, size 224 x 224",
         f"  numbered  {tmp_path.name}/normal/*: 100 numbered photos, neighbours 0 grey levels "
-        "apart, others 0, neighbours nearer in 50%: separate photos (split.sequences: true if they are "
-        "frames of one video)",
+        "apart, others 0, neighbours nearer in 50%: separate photos (split.sequences: true if they "
+        "are frames of one video)",
         "  splits    train 55, validation 20, test 25 normal; test 3 anomalous",
         "  support   every detector and evaluate.alpha have as many images as they ask for",
     ]
