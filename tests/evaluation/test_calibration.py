@@ -73,18 +73,27 @@ def test_each_frame_is_left_out_once_and_none_near_it_is_learnt_from(guard):
 
 
 def test_groups_stay_whole_and_every_fold_has_its_share():
-    groups = [f"part {number // 3:02d}" for number in range(36)]
-    folds = calibration.plan(photos(groups), "cross", 0.0, 0)
+    groups = np.array([f"part {number // 3:02d}" for number in range(36)])
+    folds = calibration.deal(groups, 5, 0)
     assert sorted(np.concatenate([fold.scored for fold in folds])) == list(range(36))
     assert sorted(len(fold.scored) for fold in folds) == [6, 6, 6, 9, 9]
     for fold in folds:
         names = [{groups[index] for index in part} for part in (fold.fitted, fold.scored)]
         assert names[0].isdisjoint(names[1])
         assert len(names[0] | names[1]) == 12
-    again = calibration.plan(photos(groups), "cross", 0.0, 0)
+    again = calibration.deal(groups, 5, 0)
     assert [fold.scored.tolist() for fold in again] == [fold.scored.tolist() for fold in folds]
-    other = calibration.plan(photos(groups), "cross", 0.0, 1)
+    other = calibration.deal(groups, 5, 1)
     assert [fold.scored.tolist() for fold in other] != [fold.scored.tolist() for fold in folds]
+
+
+@pytest.mark.parametrize(
+    ("count", "per_group", "folds"),
+    [(12, 1, 12), (40, 1, 20), (40, 4, 10), (100, 1, 20), (150, 1, 13), (400, 1, 5)],
+)
+def test_the_fewer_photos_the_more_folds(count, per_group, folds):
+    groups = [f"part {number // per_group:03d}" for number in range(count)]
+    assert len(calibration.plan(photos(groups), "cross", 0.0, 0)) == folds
 
 
 def test_what_cannot_be_calibrated_is_refused():

@@ -130,13 +130,13 @@ def test_what_few_images_cannot_support_is_said_at_once_and_what_it_names_works(
         tiny_project.run(stage)
     assert tiny_project.refuse("label") == (
         "error: too few images: detectors.dino_memory.references = 16 needs at least 16 normal "
-        "images to learn from and there are 7; evaluate.alpha = 0.05 is too small for 9 normal "
+        "images to learn from and there are 8; evaluate.alpha = 0.05 is too small for 9 normal "
         "images that calibrate dino_memory, padim, median_residual (the smallest is 0.1) and 2 "
         "normal validation images that calibrate vit (the smallest is 0.333334); add normal "
-        "images, or `dvc exp run -S detectors.dino_memory.references=7 -S evaluate.alpha=0.333334`"
+        "images, or `dvc exp run -S detectors.dino_memory.references=8 -S evaluate.alpha=0.333334`"
         " works"
     )
-    tiny_project.set(detectors__dino_memory__references=7, evaluate__alpha=0.333334)
+    tiny_project.set(detectors__dino_memory__references=8, evaluate__alpha=0.333334)
     tiny_project.run("label")
     tiny_project.run("build_dataset")
     tiny_project.run("fit_baseline")
