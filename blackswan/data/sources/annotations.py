@@ -200,7 +200,7 @@ def _read_table(file: Path, find_image: _Finder, params: Params) -> dict[Path, L
         if path in labels or not names:
             fault = "names an image twice" if names else "has no label"
             raise InputError(f"line {rows.line_num} of {file} {fault}; mend or remove it")
-        defects = set().union(*(_class_defects(file, name, params) for name in names))
+        defects = set().union(*(_class_defects(file, name, params) for name in sorted(names)))
         mask = row.get("mask")
         labels[path] = Label(defects, [find_image(mask)] if mask else [])
     return labels
