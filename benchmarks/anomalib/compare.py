@@ -42,7 +42,7 @@ PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and 
     },
     "patchcore": {
         **COMMON, "layers": [2, 4], "features": None, "projection": "sparse", "neighborhood": 3,
-        "coreset_ratio": 0.01, "neighbors": 9,
+        "coreset_ratio": 0.01, "bank_patches": None, "neighbors": 9,
     },
 }  # fmt: skip
 SIDES = ("anomalib", "blackswan")

@@ -8,7 +8,8 @@ Inside a block of the farthest greedy goes on alone while they are farther than 
 
 Two distances are in play. The matrix product is float32 with a proven error bound (`slack`) and
 only chooses who is looked at. Every decision is made in float64, where distances within `tie` of
-each other count as equal and the smallest index wins: picks do not depend on threads or BLAS.
+each other count as equal and the smallest index wins: picks do not depend on threads, BLAS, or on
+whether the points lie in memory or on disk, where each is read a few times in all.
 """
 
 import math
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from blackswan.detectors.rows import MemoryRows, Rows
 from blackswan.errors import InputError
 
 Projection = Literal["sparse", "gaussian"]
@@ -51,19 +53,34 @@ def random_directions(
     return torch.from_numpy(directions.astype(np.float32))
 
 
-def k_center(points: Tensor, picks: int, start: int) -> Tensor:
+def k_center(points: Tensor | Rows, picks: int, start: int) -> Tensor:
     """Return the indices of `picks` points (N, D), float32, in the order greedy takes them.
 
     `start` is the first. Exact: the picks of the naive loop with the same rule for ties; a point is
     picked once. Memory beside the points is a few numbers a point, the picks and one block. Raises
     InputError for more picks than points and for points that are not finite.
     """
-    if not 1 <= picks <= len(points):
+    rows = MemoryRows(points) if isinstance(points, Tensor) else points
+    return _greedy(rows, picks, torch.empty(0, rows.shape[1]), [start])
+
+
+def farther(centres: Tensor, points: Tensor | Rows, picks: int) -> Tensor:
+    """Return the indices of `picks` points (N, D) that greedy adds to the `centres` (M, D) it has.
+
+    Exact and bounded as `k_center`, which raises the same.
+    """
+    rows = MemoryRows(points) if isinstance(points, Tensor) else points
+    return _greedy(rows, picks, centres, [])
+
+
+def _greedy(points: Rows, picks: int, centres: Tensor, first: list[int]) -> Tensor:
+    if not 1 <= picks <= points.shape[0]:
         raise InputError(
-            f"a coreset of {picks} out of {len(points)} points; choose another coreset_ratio"
+            f"a coreset of {picks} out of {points.shape[0]} points; choose another coreset_ratio"
         )
-    greedy = _Greedy(points, start)
-    with tqdm(total=picks, initial=1, desc="coreset", unit="pick", disable=None) as bar:
+    greedy = _Greedy(points, picks, centres)
+    greedy.add(first)
+    with tqdm(total=picks, initial=len(first), desc="coreset", unit="pick", disable=None) as bar:
         while len(greedy.picks) < picks:
             before = len(greedy.picks)
             greedy.round(picks - before)
@@ -72,13 +89,18 @@ def k_center(points: Tensor, picks: int, start: int) -> Tensor:
 
 
 class _Greedy:
-    """Greedy k-center under way: the picks, and how far every point is from those it has met."""
+    """Greedy k-center under way: its centres, and how far every point is from those it has met."""
 
-    def __init__(self, points: Tensor, start: int) -> None:
+    def __init__(self, points: Rows, picks: int, given: Tensor) -> None:
         self.points = points  # (N, D)
-        parts = points.split(ROWS)
-        self.norms = torch.cat([part.double().square().sum(1).float() for part in parts])
-        largest = float(self.norms.max())
+        self.norms = torch.cat([_squares(block) for block in points.blocks()])
+        # Those that are given, then the picks; of the rest of these rows nothing is known yet.
+        self.centres = torch.empty(len(given) + picks, points.shape[1])
+        self.centres[: len(given)] = given
+        self.centre_norms = torch.empty(len(self.centres))
+        self.centre_norms[: len(given)] = _squares(given)
+        self.count = len(given)  # of centres
+        largest = float(torch.cat([self.norms, self.centre_norms[: self.count]]).max())
         if not math.isfinite(largest):
             raise InputError(
                 "some patch embeddings are not finite numbers; fetch the weights again, or mend "
@@ -88,11 +110,20 @@ class _Greedy:
         # sums by at most 4 u |x|^2, with u = 2^-24 and all norms below the largest.
         self.slack = (2 * points.shape[1] + 16) * 2.0**-24 * largest
         self.tie = TIE * largest
-        # Squared distance to the nearest of the first `met` picks; -inf: picked.
-        self.far = torch.full((len(points),), torch.inf)
-        self.met = torch.zeros(len(points), dtype=torch.int32)
+        # Squared distance to the nearest of the first `met` centres; -inf: picked.
+        self.far = torch.full((len(self.norms),), torch.inf)
+        self.met = torch.zeros(len(self.norms), dtype=torch.int32)
         self.picks: list[int] = []
-        self._take([start])
+
+    def add(self, new: list[int]) -> None:
+        """Pick these points."""
+        self.picks += new
+        self.far[new] = -torch.inf
+        added = slice(self.count, self.count + len(new))
+        indices = torch.tensor(new, dtype=torch.int64)
+        self.points.take(indices, out=self.centres[added])
+        self.centre_norms[added] = self.norms[indices]
+        self.count += len(new)
 
     def round(self, wanted: int) -> None:
         """Add up to `wanted` picks; none where every point is nearer than it seemed."""
@@ -106,43 +137,39 @@ class _Greedy:
             bound = float(largest.values[BLOCK])
             candidates = candidates[largest.indices[:BLOCK]].sort().values
         if len(candidates):
-            self._take(self._pick(candidates, bound + self.slack, wanted) or self._tied(wanted))
-
-    def _take(self, new: list[int]) -> None:
-        self.picks += new
-        self.far[new] = -torch.inf
+            self.add(self._pick(candidates, bound + self.slack, wanted) or self._tied(wanted))
 
     def _meet(self, rows: Tensor) -> None:
-        """Bring `far` of some rows up to date with all picks."""
-        rows = rows[self.met[rows] < len(self.picks)]
+        """Bring `far` of some rows up to date with all centres."""
+        rows = rows[self.met[rows] < self.count]
         if not len(rows):
             return
         rows = rows[self.met[rows].sort(stable=True).indices]
-        picks = torch.tensor(self.picks)
         # Written again and again: fresh pages would cost a third of the time.
         gathered = torch.empty(min(ROWS, len(rows)), self.points.shape[1])
-        product = torch.empty(len(gathered) * min(COLUMNS, len(picks)))
+        product = torch.empty(len(gathered) * min(COLUMNS, self.count))
         for part in rows.split(ROWS):
-            block = gathered[: len(part)]
-            torch.index_select(self.points, 0, part, out=block)
+            block = self.points.take(part, out=gathered[: len(part)])
             nearest = torch.full((len(part),), torch.inf)
-            for missed in picks[self.met[part[0]] :].split(COLUMNS):
-                squared = product[: len(part) * len(missed)].view(len(part), len(missed))
-                centres = self.points[missed].T
-                torch.addmm(self.norms[missed], block, centres, alpha=-2, out=squared)
+            for begin in range(int(self.met[part[0]]), self.count, COLUMNS):
+                missed = slice(begin, min(begin + COLUMNS, self.count))
+                size = missed.stop - begin
+                squared = product[: len(part) * size].view(len(part), size)
+                centres = self.centres[missed].T
+                torch.addmm(self.centre_norms[missed], block, centres, alpha=-2, out=squared)
                 nearest = torch.minimum(nearest, squared.amin(1))
             self.far[part] = torch.minimum(self.far[part], nearest + self.norms[part])
-            self.met[part] = len(picks)
+            self.met[part] = self.count
 
     def _exact(self, rows: Tensor) -> np.ndarray:
-        """Return the squared distance of rows to their nearest pick, in float64."""
+        """Return the squared distance of rows to their nearest centre, in float64."""
         far = []
         for part in rows.split(ROWS):
-            block = self.points[part].double()
+            block = self.points.take(part).double()
             nearest = torch.full((len(part),), torch.inf, dtype=torch.float64)
-            for chunk in torch.tensor(self.picks).split(COLUMNS):
-                picked = self.points[chunk].double()
-                squared = torch.addmm(picked.square().sum(1), block, picked.T, alpha=-2)
+            for chunk in self.centres[: self.count].split(COLUMNS):
+                centres = chunk.double()
+                squared = torch.addmm(centres.square().sum(1), block, centres.T, alpha=-2)
                 nearest = torch.minimum(nearest, squared.amin(1))
             far.append((nearest + block.square().sum(1)).clamp_(min=0))
         return torch.cat(far).numpy()
@@ -150,7 +177,7 @@ class _Greedy:
     def _pick(self, candidates: Tensor, bound: float, wanted: int) -> list[int]:
         """Go on greedily inside `candidates` (sorted) while they are farther than `bound`."""
         far = self._exact(candidates)
-        block = self.points[candidates].double().numpy()
+        block = self.points.take(candidates).double().numpy()
         norms = np.square(block).sum(axis=1)
         new: list[int] = []
         while len(new) < wanted and far.max() - self.tie > bound:
@@ -169,3 +196,7 @@ class _Greedy:
         if far.max() <= self.tie:  # every point left coincides with a pick
             return torch.nonzero(self.far > -torch.inf).flatten()[:wanted].tolist()
         return candidates[[int(np.argmax(far >= far.max() - self.tie))]].tolist()
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return rows.double().square().sum(1).float()

@@ -2,6 +2,9 @@
 
 The bank is a greedy coreset of all normal patch embeddings, its neighbours are exact, and the image
 score is the largest patch distance, weighted by how alone its neighbour is there (equation 7).
+
+A bank of a share of the patches grows with the images, and with it what an image costs to fit and
+to score: `bank_patches` bounds both, so that a fit takes time in proportion to its images.
 """
 
 from collections.abc import Sequence
@@ -10,12 +13,18 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from blackswan.data.shortages import Shortage, refuse, too_few
-from blackswan.detectors.coreset import Projection, coreset_size, k_center, random_directions
+from blackswan.detectors.coreset import (
+    Projection,
+    coreset_size,
+    farther,
+    k_center,
+    random_directions,
+)
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
@@ -30,11 +39,13 @@ from blackswan.detectors.patches import (
     save_detector,
     slices,
 )
+from blackswan.detectors.rows import held, rows_for
 from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import concatenate, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
+KNOWN = 10  # numbers that the coreset has in memory for each patch, at most
 FINEST = 2  # pixels between patches: the first stage of EfficientNet-Lite0
 
 
@@ -47,6 +58,7 @@ class Params(PatchParams):
     )  # dimensions after a random projection; null keeps all
     projection: Projection
     coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of all patches, kept in the memory bank
+    bank_patches: Annotated[int, Field(ge=1)] | None  # kept there at most; null: no limit
     neighbors: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves image scores unweighted
 
     @field_validator("neighborhood")
@@ -55,6 +67,19 @@ class Params(PatchParams):
         if value < 1 or value % 2 == 0:
             raise ValueError("must be an odd number")
         return value
+
+    @model_validator(mode="after")
+    def _bank_holds_the_neighbors(self) -> "Params":
+        if self.bank_patches is not None and self.bank_patches < self.neighbors:
+            raise ValueError(
+                f"bank_patches = {self.bank_patches} is less than neighbors = {self.neighbors}; "
+                "raise it"
+            )
+        return self
+
+    def bank_size(self, patches: int) -> int:
+        """Return how many of `patches` patches the memory bank keeps."""
+        return min(coreset_size(patches, self.coreset_ratio), self.bank_patches or patches)
 
 
 def shortage(images: int, params: Params) -> Shortage | None:
@@ -69,7 +94,7 @@ def shortage(images: int, params: Params) -> Shortage | None:
 
 def bank_too_small(patches: int, params: Params) -> Shortage | None:
     """Tell where the coreset of `patches` patches is smaller than `neighbors`."""
-    kept = coreset_size(patches, params.coreset_ratio)
+    kept = params.bank_size(patches)
     if kept >= params.neighbors:
         return None
     return Shortage(
@@ -123,6 +148,38 @@ class Detector:
             farthest = farthest * (1 - (farthest - spread.logsumexp(1)).exp())
         return distances.view(len(images), *grid), farthest
 
+    @torch.inference_mode()
+    def add(self, images: Sequence[np.ndarray]) -> None:
+        """Put confirmed normal images, uint8 (H, W, 3), into the memory bank, at once.
+
+        Greedy goes on from the bank: the patches farthest from it join it, `coreset_ratio` of those
+        that come. A bank that is full by `bank_patches` is picked anew, out of itself and them, so
+        that an image costs the same to score. The threshold stays that of the last fit: while the
+        bank grows distances can only fall, so it holds and is higher than need be. Raises
+        InputError where the patches would not fit in memory.
+        """
+        if not len(images):
+            return
+        grid, bank = finest_grid(self.backbone), self.tensors["memory_bank"]
+        total = len(images) * grid[0] * grid[1]
+        needed = 4 * (2 * total + 3 * len(bank)) * bank.shape[1]
+        check_memory(needed, f"patchcore with {total} more patches", "add fewer images at a time")
+        directions = self.tensors.get("directions")
+        patches = torch.cat(
+            [
+                _embed(self.backbone.embed(batch), grid, self.params.neighborhood, directions)
+                for batch in slices(images)
+            ]
+        ).flatten(0, 1)
+        size = len(bank) + coreset_size(total, self.params.coreset_ratio)
+        limit = self.params.bank_patches or size
+        if size <= limit:
+            added = patches[farther(bank, patches, size - len(bank))]
+            self.tensors["memory_bank"] = torch.cat([bank, added])
+        else:
+            both = torch.cat([bank, patches])
+            self.tensors["memory_bank"] = both[k_center(both, limit, 0)]
+
     def save(self, folder: Path) -> None:
         """Write the tensors, the params and a copy of the backbone."""
         save_detector(folder, self.params, self.tensors, self.weights)
@@ -131,9 +188,10 @@ class Detector:
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """Fill the memory bank with the coreset of the patches of normal `images`.
 
-    All patches are in memory at once, for exact picks need them: 4 bytes x patches x features.
-    Raises InputError for fewer than two images, for equal images, for more features than the layers
-    have, for a bank smaller than `neighbors` and where the patches would not fit in memory.
+    The picks are exact, for which all patches are kept, 4 bytes x patches x features: in memory up
+    to rows.IN_MEMORY, past it in a file below `resources.checkpoints`, with the same picks. Raises
+    InputError for fewer than two images, for equal images, for more features than the layers have,
+    for a bank smaller than `neighbors` and where the patches would not fit in memory or on disk.
     """
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
@@ -142,10 +200,10 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     positions = grid[0] * grid[1]
     total = len(images) * positions
     refuse(bank_too_small(total, params))
-    kept = coreset_size(total, params.coreset_ratio)
-    # all patches with what the coreset knows of each, and the bank
+    kept = params.bank_size(total)
+    # the patches, what the coreset knows of each, the bank as centres and as result
     check_memory(
-        4 * (total * (features + 3) + kept * features),
+        held(total, features) + 4 * (KNOWN * total + 2 * kept * features),
         f"patchcore with {total} patches of {features} features",
         "lower image_size or features, or fit on fewer images",
     )
@@ -155,19 +213,15 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     if features < channels:
         rng = generator(resources.seed, "patchcore", "projection")
         tensors["directions"] = random_directions(channels, features, params.projection, rng)
-    patches = torch.empty(total, features)
-    filled = 0
+    patches = rows_for(total, features, resources.checkpoints)
     with torch.inference_mode():
         for batch in normal_batches(images, "patchcore"):
-            size = len(batch) * positions
             layers = backbone.embed(batch)
             embedded = _embed(layers, grid, params.neighborhood, tensors.get("directions"))
-            patches[filled : filled + size] = embedded.flatten(0, 1)
-            filled += size
+            patches.append(embedded.flatten(0, 1))
         start = int(generator(resources.seed, "patchcore", "coreset").integers(total))
-        tensors["memory_bank"] = (
-            patches if kept == total else patches[k_center(patches, kept, start)]
-        )
+        picks = torch.arange(total) if kept == total else k_center(patches, kept, start)
+        tensors["memory_bank"] = patches.take(picks)
     return Detector(params, weights, tensors, backbone)
 
 

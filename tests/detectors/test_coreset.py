@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from blackswan.detectors import coreset
-from blackswan.detectors.coreset import TIE, coreset_size, k_center, random_directions
+from blackswan.detectors.coreset import TIE, coreset_size, farther, k_center, random_directions
+from blackswan.detectors.rows import DiskRows
 from blackswan.errors import InputError
 from blackswan.seeds import generator
 
@@ -54,6 +55,29 @@ def test_picks_are_those_of_the_naive_loop(
         points = draw(kind, count, dimensions, seed)
         start = seed * 7 % count
         assert k_center(points, picks, start).tolist() == naive(points, picks, start)
+
+
+@pytest.mark.parametrize("kind", ["normal", "lattice", "outliers"])
+def test_points_on_disk_give_the_same_picks(kind, tmp_path):
+    points = draw(kind, 9000, 12, 3)  # more than are read at once
+    rows = DiskRows(9000, 12, tmp_path)
+    for block in points.split(700):
+        rows.append(block)
+    assert torch.equal(torch.cat(list(rows.blocks())), points)
+    assert torch.equal(k_center(rows, 200, 5), k_center(points, 200, 5))
+    centres = points[:40] + 1
+    assert torch.equal(farther(centres, rows, 50), farther(centres, points, 50))
+    assert list(tmp_path.iterdir()) == []  # nothing is left, however the process ends
+
+
+@pytest.mark.parametrize("kind", ["normal", "lattice", "duplicates", "far from the origin"])
+def test_greedy_goes_on_from_the_centres_it_has(kind):
+    points = draw(kind, 900, 12, 4)
+    picks = k_center(points, 120, 11)
+    rest = torch.ones(900, dtype=torch.bool)
+    rest[picks[:50]] = False
+    new = farther(points[picks[:50]], points[rest], 70)
+    assert torch.equal(torch.nonzero(rest).flatten()[new], picks[50:])
 
 
 def test_ties_go_to_the_smallest_index():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_weights import write_weights
 
-from blackswan.detectors import patchcore, patches
+from blackswan.detectors import coreset, patchcore, patches, rows
 from blackswan.detectors.interface import Resources
 from blackswan.errors import InputError
 
@@ -16,6 +16,7 @@ SETTINGS = {
     "features": 32,
     "projection": "gaussian",
     "coreset_ratio": 0.1,
+    "bank_patches": None,
     "neighbors": 9,
     "smoothing": 4 / 224,
 }
@@ -77,6 +78,70 @@ def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resourc
     row, column = np.unravel_index(scores.anomaly_maps[-1].argmax(), (96, 112))
     assert 28 <= row < 56
     assert 56 <= column < 84
+
+
+def test_the_bank_is_bounded(images, resources, detector):
+    bounded = patchcore.fit(images[:30], settings(bank_patches=50), resources)
+    assert torch.equal(
+        bounded.tensors["memory_bank"], detector.tensors["memory_bank"][:50]
+    )  # greedy stops earlier
+    with pytest.raises(ValueError, match="bank_patches = 8 is less than neighbors = 9; raise it"):
+        settings(bank_patches=8)
+
+
+def test_patches_on_disk_give_the_same_bank(images, resources, detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "IN_MEMORY", 1000)
+    for module, name, value in ((coreset, "ROWS", 64), (coreset, "BLOCK", 16), (rows, "READ", 48)):
+        monkeypatch.setattr(module, name, value)
+    held = []
+    take = rows.DiskRows.take
+
+    def watched(self, indices, out=None):
+        held.append(len(indices))
+        return take(self, indices, out)
+
+    monkeypatch.setattr(rows.DiskRows, "take", watched)
+    on_disk = Resources([], resources.weights, tmp_path / "checkpoints", resources.seed)
+    bank = patchcore.fit(images[:30], settings(), on_disk).tensors["memory_bank"]
+    assert torch.equal(bank, detector.tensors["memory_bank"])
+    assert held.pop() == len(bank)  # the result; of the 1920 patches no more than a block at once
+    assert max(held) == 64
+    assert sum(held) < 8 * 30 * 64  # each is read a few times, not once a pick
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_added_images_score_as_after_a_refit(images, resources):
+    brighter = [np.clip(image.astype(int) + 40, 0, 255).astype(np.uint8) for image in images]
+    rng, stained = np.random.default_rng(1), []
+    for image in brighter[15:]:
+        stain = np.zeros(image.shape, int)
+        row, column = rng.integers(0, 80, 2)
+        stain[row : row + 16, column : column + 16] = 40
+        stained.append(np.clip(image + stain, 0, 255).astype(np.uint8))
+
+    def auroc(detector):
+        normal, anomalous = (detector.score(part).image_scores for part in (brighter[15:], stained))
+        return float((anomalous[:, None] > normal).mean())
+
+    grown = patchcore.fit(images[:20], settings(), resources)
+    before = auroc(grown)
+    grown.add(brighter[:15])
+    refitted = patchcore.fit([*images[:20], *brighter[:15]], settings(), resources)
+    assert grown.tensors["memory_bank"].shape == refitted.tensors["memory_bank"].shape
+    assert auroc(grown) == pytest.approx(auroc(refitted), abs=0.005)
+    assert before < auroc(grown) - 0.1
+
+
+def test_a_full_bank_keeps_its_size_when_images_are_added(images, resources):
+    detector = patchcore.fit(images[:20], settings(bank_patches=60), resources)
+    before = detector.tensors["memory_bank"]
+    noise = np.random.default_rng(2).integers(0, 256, images[0].shape, dtype=np.uint8)
+    unknown = detector.score([noise]).image_scores
+    detector.add([noise])
+    assert detector.tensors["memory_bank"].shape == before.shape
+    assert detector.score([noise]).image_scores < 0.5 * unknown
+    detector.add([])
+    assert detector.tensors["memory_bank"].shape == before.shape
 
 
 def test_neighborhood_is_the_mean_with_zeros_beyond_the_border():

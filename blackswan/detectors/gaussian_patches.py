@@ -1,0 +1,225 @@
+"""Gaussians of all normal patch embeddings, wherever a patch lies: PaDiM without its positions.
+
+For parts that lie any way round and for textures. One Gaussian, or a mixture: k-means divides the
+patches, each part gets a mean and a covariance, and a patch scores its Mahalanobis distance to the
+nearest. All is summed up while images stream by, in float64, so that memory depends on `components`
+and the channels of the layers alone; k-means learns from a sample of bounded size.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from blackswan.data.shortages import Shortage, refuse, too_few
+from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.maps import to_maps
+from blackswan.detectors.patches import (
+    PatchParams,
+    backbone_of,
+    check_memory,
+    normal_batches,
+    open_backbone,
+    read_detector,
+    save_detector,
+    slices,
+)
+from blackswan.errors import InputError
+from blackswan.networks.backbones import Backbone
+from blackswan.networks.embeddings import Moments, concatenate, finest_grid
+from blackswan.seeds import generator
+
+FITS_IN_SECONDS = True
+SAMPLE = 100_000  # patches that k-means learns from
+BLOCK = 4096  # patches whose distances to all centres are held at once
+ROUNDS = 30  # of k-means; it rarely moves after twenty
+
+
+class Params(PatchParams):
+    """Knobs of the Gaussians; the layers are joined on the grid of the finest."""
+
+    neighborhood: int  # side of the patches that are averaged, odd
+    components: Annotated[int, Field(ge=1, le=1000)]  # Gaussians
+    regularization: Annotated[float, Field(gt=0)]  # added to every variance
+    top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
+
+    @field_validator("neighborhood")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value < 1 or value % 2 == 0:
+            raise ValueError("must be an odd number")
+        return value
+
+
+def shortage(images: int, params: Params) -> Shortage | None:
+    """Tell where `images` normal images are too few to fit on."""
+    return too_few("gaussian_patches", images)
+
+
+class Detector:
+    """Mahalanobis distance of every patch to the nearest Gaussian."""
+
+    def __init__(
+        self,
+        params: Params,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        backbone: Backbone | None = None,
+    ) -> None:
+        self.params, self.weights, self.tensors = params, weights, tensors
+        self.backbone = backbone or open_backbone(weights, params)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB images, uint8 (H, W, 3), all of one size."""
+        grid = finest_grid(self.backbone)
+        image_scores, maps = [], []
+        for batch in slices(images):
+            distances = self._distances(_embed(self.backbone, batch, self.params.neighborhood))
+            patch_scores = distances.view(len(batch), -1)  # (N, P)
+            top = max(1, round(patch_scores.shape[1] * self.params.top_fraction))
+            image_scores.append(patch_scores.topk(top).values.mean(1).numpy())
+            patch_scores = patch_scores.view(len(batch), *grid)
+            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
+        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+
+    def _distances(self, patches: Tensor) -> Tensor:
+        """Return the distances (N,) of patches (N, D)."""
+        least = torch.full((len(patches),), torch.inf)
+        for mean, whitening in zip(self.tensors["mean"], self.tensors["whitening"], strict=True):
+            squared = ((patches - mean) @ whitening.T).square().sum(1)
+            least = torch.minimum(least, squared)
+        return least.sqrt()
+
+    def save(self, folder: Path) -> None:
+        """Write the tensors, the params and a copy of the backbone."""
+        save_detector(folder, self.params, self.tensors, self.weights)
+
+
+def fit(images: Images, params: Params, resources: Resources) -> Detector:
+    """Estimate the Gaussians of the patches of normal `images`.
+
+    Reads the images once, and once more for a mixture. Raises InputError for fewer than two images,
+    for equal images, for more components than patches, for one that gets a single patch and where
+    the covariances would not fit in memory.
+    """
+    weights = resources.weights / params.backbone
+    backbone = backbone_of(resources, params)
+    dimensions, grid = sum(backbone.channels), finest_grid(backbone)
+    total = len(images) * grid[0] * grid[1]
+    refuse(shortage(len(images), params))
+    refuse(_too_many(params.components, total, len(images)))
+    # sums in float64, the factors, and the sample
+    check_memory(
+        12 * params.components * dimensions**2 + 8 * min(total, SAMPLE) * dimensions,
+        f"gaussian_patches with {params.components} components of {dimensions} channels",
+        "lower components or take fewer layers",
+    )
+
+    def embedded() -> Iterator[Tensor]:
+        for batch in normal_batches(images, "gaussian_patches"):
+            yield _embed(backbone, batch, params.neighborhood)
+
+    with torch.inference_mode():
+        centres = torch.zeros(1, dimensions)
+        if params.components > 1:
+            rng = generator(resources.seed, "gaussian_patches", "k-means")
+            centres = k_means(_sample(embedded(), total, rng), params.components, rng)
+        moments = [Moments(1, dimensions, full=True) for _ in range(params.components)]
+        for patches in embedded():
+            chosen = _nearest(patches, centres)
+            for number in chosen.unique().tolist():
+                moments[number].add(patches[chosen == number][None])
+        tensors = {
+            "mean": torch.stack([one.mean()[0].float() for one in moments if one.count]),
+            "whitening": torch.stack(
+                [_whitening(one, params.regularization) for one in moments if one.count]
+            ),
+        }
+    return Detector(params, weights, tensors, backbone)
+
+
+def load(folder: Path) -> Detector:
+    """Read what `save` wrote."""
+    return Detector(*read_detector(folder, Params))
+
+
+def k_means(points: Tensor, components: int, rng: np.random.Generator) -> Tensor:
+    """Return `components` centres (K, D) of points (N, D), begun by k-means++ (Arthur, 2007)."""
+    centres = points[rng.integers(len(points))][None]
+    far = torch.full((len(points),), torch.inf, dtype=torch.float64)
+    while len(centres) < components:
+        far = torch.minimum(far, (points - centres[-1]).double().square().sum(1))
+        reached = far.cumsum(0)
+        drawn = int(torch.searchsorted(reached, rng.random() * float(reached[-1]), right=True))
+        centres = torch.cat([centres, points[min(drawn, len(points) - 1)][None]])
+    for _ in range(ROUNDS):
+        chosen = _nearest(points, centres)
+        sums = torch.zeros(centres.shape, dtype=torch.float64)
+        sums.index_add_(0, chosen, points.double())
+        counts = chosen.bincount(minlength=components)
+        moved = torch.where(counts[:, None] > 0, sums / counts[:, None], centres).float()
+        if torch.equal(moved, centres):
+            break
+        centres = moved
+    return centres
+
+
+def _nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """Return the index of the nearest centre (K, D) of each point (N, D)."""
+    norms = centres.square().sum(1)
+    parts = points.split(BLOCK)
+    return torch.cat([torch.addmm(norms, part, centres.T, alpha=-2).argmin(1) for part in parts])
+
+
+def _sample(patches: Iterator[Tensor], total: int, rng: np.random.Generator) -> Tensor:
+    """Return SAMPLE of the `total` patches (N, D) that are yielded, all where these are fewer."""
+    chosen = torch.from_numpy(np.sort(rng.choice(total, min(total, SAMPLE), replace=False)))
+    found, seen = [], 0
+    for block in patches:
+        inside = chosen[(chosen >= seen) & (chosen < seen + len(block))]
+        found.append(block[inside - seen])
+        seen += len(block)
+    return torch.cat(found)
+
+
+def _embed(backbone: Backbone, images: Sequence[np.ndarray], neighborhood: int) -> Tensor:
+    """Return the patches (N * P, D), each averaged with its neighbours as PatchCore's are."""
+    layers = backbone.embed(images)
+    if neighborhood > 1:
+        layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
+    joined = concatenate(layers, finest_grid(backbone), "bilinear")
+    return joined.flatten(2).mT.flatten(0, 1)
+
+
+def _too_many(components: int, patches: int, images: int) -> Shortage | None:
+    if components <= patches:
+        return None
+    return Shortage(
+        f"detectors.gaussian_patches.components = {components} exceeds the {patches} patches "
+        f"of {images} normal images",
+        f"detectors.gaussian_patches.components={patches}",
+    )
+
+
+def _whitening(moments: Moments, epsilon: float) -> Tensor:
+    """Return W (D, D): W^T W = (covariance + epsilon I)^-1."""
+    if moments.count < 2:
+        raise InputError(
+            "detectors.gaussian_patches.components leaves one of them a single patch; lower it"
+        )
+    covariance = moments.take_covariances()[0]
+    covariance.diagonal().add_(epsilon)
+    try:
+        factor = torch.linalg.cholesky(covariance)
+    except torch.linalg.LinAlgError:
+        raise InputError(
+            "a covariance cannot be inverted; raise detectors.gaussian_patches.regularization"
+        ) from None
+    identity = torch.eye(len(factor), dtype=torch.float64)
+    return torch.linalg.solve_triangular(factor, identity, upper=False).float()
