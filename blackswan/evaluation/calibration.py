@@ -93,8 +93,8 @@ def plan(images: pd.DataFrame, method: Method, guard_seconds: float, seed: int) 
     Raises InputError where a fit would have nothing to learn from.
     """
     if method == "cross":
-        folds = min(max(BLOCKS, REFITTED // len(images)), MOST_FOLDS)
-        return deal(images.group.to_numpy(), folds, seed)
+        count = min(max(BLOCKS, REFITTED // len(images)), MOST_FOLDS)
+        return deal(images.group.to_numpy(), count, seed)
     gap = GUARDS * guard_seconds
     folds = [_leave_out(images, block, gap) for block in range(BLOCKS)]
     if min(len(fold.scored) for fold in folds) == 0 or min(len(f.fitted) for f in folds) < 2:
