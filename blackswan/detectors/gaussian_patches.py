@@ -2,8 +2,9 @@
 
 For parts that lie any way round and for textures. One Gaussian, or a mixture: k-means divides the
 patches, each part gets a mean and a covariance, and a patch scores its Mahalanobis distance to the
-nearest. All is summed up while images stream by, in float64, so that memory depends on `components`
-and the channels of the layers alone; k-means learns from a sample of bounded size.
+nearest Gaussian, looked for among the CANDIDATES whose means are nearest. All is summed up while
+images stream by, in float64, so that memory depends on `components` and the channels of the layers
+alone; k-means learns from a sample of bounded size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
 SAMPLE = 100_000  # patches that k-means learns from
+CANDIDATES = 4  # as good as all of 64 on synthetic anomalies, in a third of the time
 BLOCK = 4096  # patches whose distances to all centres are held at once
 ROUNDS = 30  # of k-means; it rarely moves after twenty
 
@@ -90,11 +92,14 @@ class Detector:
 
     def _distances(self, patches: Tensor) -> Tensor:
         """Return the distances (N,) of patches (N, D)."""
-        least = torch.full((len(patches),), torch.inf)
-        for mean, whitening in zip(self.tensors["mean"], self.tensors["whitening"], strict=True):
-            squared = ((patches - mean) @ whitening.T).square().sum(1)
-            least = torch.minimum(least, squared)
-        return least.sqrt()
+        means, whitening = self.tensors["mean"], self.tensors["whitening"]
+        near = _nearest(patches, means, min(CANDIDATES, len(means)))
+        squared = torch.empty(near.shape)
+        for number in near.unique().tolist():
+            rows, columns = torch.nonzero(near == number, as_tuple=True)
+            white = (patches[rows] - means[number]) @ whitening[number].T
+            squared[rows, columns] = white.square().sum(1)
+        return squared.amin(1).sqrt()
 
     def save(self, folder: Path) -> None:
         """Write the tensors, the params and a copy of the backbone."""
@@ -132,7 +137,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             centres = k_means(_sample(embedded(), total, rng), params.components, rng)
         moments = [Moments(1, dimensions, full=True) for _ in range(params.components)]
         for patches in embedded():
-            chosen = _nearest(patches, centres)
+            chosen = _nearest(patches, centres)[:, 0]
             for number in chosen.unique().tolist():
                 moments[number].add(patches[chosen == number][None])
         tensors = {
@@ -159,7 +164,7 @@ def k_means(points: Tensor, components: int, rng: np.random.Generator) -> Tensor
         drawn = int(torch.searchsorted(reached, rng.random() * float(reached[-1]), right=True))
         centres = torch.cat([centres, points[min(drawn, len(points) - 1)][None]])
     for _ in range(ROUNDS):
-        chosen = _nearest(points, centres)
+        chosen = _nearest(points, centres)[:, 0]
         sums = torch.zeros(centres.shape, dtype=torch.float64)
         sums.index_add_(0, chosen, points.double())
         counts = chosen.bincount(minlength=components)
@@ -170,11 +175,11 @@ def k_means(points: Tensor, components: int, rng: np.random.Generator) -> Tensor
     return centres
 
 
-def _nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """Return the index of the nearest centre (K, D) of each point (N, D)."""
+def _nearest(points: Tensor, centres: Tensor, count: int = 1) -> Tensor:
+    """Return the indices (N, count) of the centres (K, D) that are nearest to points (N, D)."""
     norms = centres.square().sum(1)
-    parts = points.split(BLOCK)
-    return torch.cat([torch.addmm(norms, part, centres.T, alpha=-2).argmin(1) for part in parts])
+    products = (torch.addmm(norms, part, centres.T, alpha=-2) for part in points.split(BLOCK))
+    return torch.cat([product.topk(count, largest=False).indices for product in products])
 
 
 def _sample(patches: Iterator[Tensor], total: int, rng: np.random.Generator) -> Tensor:
