@@ -10,6 +10,7 @@ import copy
 import io
 import runpy
 import shutil
+import signal
 import sys
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
@@ -20,6 +21,9 @@ import pytest
 import yaml
 from PIL import Image
 from tiny_weights import write_weights
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / "../shared/data"
