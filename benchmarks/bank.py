@@ -43,6 +43,7 @@ from blackswan.params import load_section
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 RESULT = Path("benchmarks/bank.json")
 PICTURE = RESULT.with_suffix(".png")
@@ -234,7 +235,8 @@ def picture(rows: list[Part], exponents: Part) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     images = [row["images"] for row in rows]
     for key in ("fit_seconds", "coreset_seconds"):
-        label = key.replace("_", ", ") + f", exponent {exponents[key] or math.nan:.2f}"
+        slope = "" if exponents[key] is None else f", exponent {exponents[key]:.2f}"
+        label = key.replace("_seconds", "") + slope
         axes[0].loglog(images, [row[key] for row in rows], "o-", label=label)
     axes[0].legend(fontsize=8)
     axes[0].set(xlabel="images at 320 pixels", ylabel="processor seconds")
@@ -243,6 +245,11 @@ def picture(rows: list[Part], exponents: Part) -> None:
     axes[1].loglog(images, held_patches, "o--", label="all patches")
     axes[1].legend(fontsize=8)
     axes[1].set(xlabel="images at 320 pixels", ylabel="GB")
+    for axis in axes:
+        axis.minorticks_off()
+        axis.set_xticks(images, [f"{count:,}" for count in images], fontsize=7)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
     figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
 
 

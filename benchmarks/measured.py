@@ -53,6 +53,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE],
     "score.json": ["benchmarks/score.py", "blackswan/cli.py"],
     "screw/efficient_ad_steps.csv": WITH_TEACHER,
+    "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": WITH_TEACHER,
     "screw/seeds.md": PIPELINE,
 }
