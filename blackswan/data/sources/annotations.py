@@ -17,7 +17,7 @@ from blackswan.data.photos import Photo
 from blackswan.data.records import SourceImage
 from blackswan.data.sources.folder import Params, make_frame
 from blackswan.data.sources.hints import TABLE, TIMES
-from blackswan.errors import InputError, shown
+from blackswan.errors import InputError, cause, shown
 
 BACKGROUND = "BACKGROUND"  # class of Ground Truth's colour maps that marks nothing
 
@@ -85,14 +85,13 @@ def read_times(file: Path, videos: Iterable[str]) -> dict[str, list[Interval]]:
     """
     known = set(videos)
     times = defaultdict[str, list[Interval]](list)
-    rows = _rows(file)
-    if rows.fieldnames != TIMES:
+    columns, rows = _rows(file)
+    if columns != TIMES:
         raise InputError(
-            f"{file} has the columns {listed(list(rows.fieldnames or [])) or 'none'}; make its "
-            f"first line {','.join(TIMES)}"
+            f"{file} has the columns {listed(columns) or 'none'}; make its first line "
+            f"{','.join(TIMES)}"
         )
-    for row in rows:
-        where = f"line {rows.line_num} of {file}"
+    for where, row in rows:
         name = row["video"] or (next(iter(known)) if len(known) == 1 else "")
         if name not in known:
             raise InputError(
@@ -103,11 +102,18 @@ def read_times(file: Path, videos: Iterable[str]) -> dict[str, list[Interval]]:
     return dict(times)
 
 
-def _rows(file: Path) -> csv.DictReader:
+def _rows(file: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """Return the columns of a CSV, and its rows with where each stands."""
     try:
-        return csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        reader = csv.DictReader(lines, strict=True)
+        return list(reader.fieldnames or []), [
+            (f"line {reader.line_num} of {file}", row) for row in reader
+        ]
     except UnicodeDecodeError:
         raise InputError(f"{file} is no table in UTF-8; save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{file} is no table ({cause(error)}); mend its quotes") from None
 
 
 def _interval(row: dict[str, str], where: str) -> Interval:
@@ -182,8 +188,7 @@ def _read_labels(file: Path, find_image: _Finder, params: Params) -> dict[Path, 
 
 def _read_table(file: Path, find_image: _Finder, params: Params) -> dict[Path, Label]:
     """Read a CSV with the columns of TABLE, and maybe mask; commas part the classes of a label."""
-    rows = _rows(file)
-    columns = list(rows.fieldnames or [])
+    columns, rows = _rows(file)
     if columns == TIMES:
         raise InputError(
             f"{file} gives the times of videos, and {file.parent} holds none; add them"
@@ -194,12 +199,16 @@ def _read_table(file: Path, find_image: _Finder, params: Params) -> dict[Path, L
             "label, and may have mask"
         )
     labels = {}
-    for row in rows:
-        path = find_image(row["image"] or "")
+    for where, row in rows:
+        if not row["image"]:
+            raise InputError(f"{where} names no image; mend or remove it")
+        if None in row:
+            raise InputError(f"{where} has more values than columns; quote a label with commas")
+        path = find_image(row["image"])
         names = {name.strip() for name in (row["label"] or "").split(",")} - {""}
         if path in labels or not names:
             fault = "names an image twice" if names else "has no label"
-            raise InputError(f"line {rows.line_num} of {file} {fault}; mend or remove it")
+            raise InputError(f"{where} {fault}; mend or remove it")
         defects = set().union(*(_class_defects(file, name, params) for name in sorted(names)))
         mask = row.get("mask")
         labels[path] = Label(defects, [find_image(mask)] if mask else [])

@@ -202,6 +202,9 @@ def test_a_table_of_images(photos):
         (f"{VISA}a/1.png,normal,\n", "line 4 of .* names an image twice"),
         (f"{VISA}b/1.png,,\n", "line 4 of .* has no label"),
         (f"{VISA}b/9.png,normal,\n", "names b/9.png, which is not below"),
+        (f"{VISA},normal,\n", "line 4 of .* names no image"),
+        (f"{VISA}b/1.png,bent,burnt,\n", "line 4 of .* has more values than columns; quote"),
+        (f'{VISA}"b/1.png,normal,\n', "is no table .*; mend its quotes"),
     ],
 )
 def test_a_table_in_doubt_is_refused(photos, text, said):
@@ -234,6 +237,7 @@ def test_times_of_videos(tmp_path):
         ),
         ("video,start_s,end_s,defect\n\n,1,2,smoke\n", "line 3 of .* the video of no name"),
         ("video,start_s,end_s,defect\na.mp4,1,2,Ri\xdf\n", "is no table in UTF-8; save it as"),
+        ('video,start_s,end_s,defect\n"a.mp4,1,2,smoke\n', "is no table .*; mend its quotes"),
     ],
 )
 def test_times_that_are_none_are_refused(tmp_path, text, said):
