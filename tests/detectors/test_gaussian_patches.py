@@ -181,8 +181,9 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
 
     assert refused(images[:2], components=129) == (
         "detectors.gaussian_patches.components = 129 exceeds the 128 patches of 2 normal images; "
-        "set detectors.gaussian_patches.components=128 or add normal images"
+        "set detectors.gaussian_patches.components=1 or add normal images"
     )
+    gaussian_patches.fit(images[:2], settings(components=1), resources)  # the remedy works
     assert "components leaves one of them a single patch; lower it" in refused(
         images[:2], components=100
     )
