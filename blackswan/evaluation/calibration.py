@@ -7,8 +7,8 @@ same images by fits that have not seen them:
 (cross-conformal prediction, Vovk 2015). The rate of false alarms is proven to be at most 2 alpha,
 up to a term that many images make small (Barber et al. 2021); that of exchangeable images in
 benchmarks/calibration.json is at or below alpha. A fit on four fifths of few images scores what it
-has not seen higher than the fit on all: of 31 to 100 normal photos PaDiM 7 to 17 % on average, 3 to
-5 % where it lacks one of 20 folds. Hence the fewer images, the more folds.
+has not seen higher than the fit on all scores new images, and so the threshold comes out too high:
+the fewer images, the more folds.
 
 `block_and_forward`, for clips: the frames of a clip are not exchangeable. Each of BLOCKS blocks of
 time is scored by a fit on what lies farther than GUARDS guard gaps from it, and the last third by
