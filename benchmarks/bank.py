@@ -26,8 +26,10 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 import torch
+from clip_thresholds import Frames
 from measured import record
 from memory import memory
+from sklearn.metrics import roc_auc_score
 
 from blackswan.data.images import read_image
 from blackswan.detectors import patchcore
@@ -174,12 +176,12 @@ def add() -> Part:
             resources = Resources([], WEIGHTS, Path(folder), seed, known)
             half = np.random.default_rng(seed).permutation(len(normals))
             first, second = ([normals[i] for i in part] for part in np.array_split(half, 2))
-            detector = patchcore.fit(Listed(first), params(), resources)
-            scored = [auroc(labels, detector.score(images).image_scores)]
+            detector = patchcore.fit(listed(first), params(), resources)
+            scored = [roc_auc_score(labels, detector.score(images).image_scores)]
             detector.add(second)
-            scored.append(auroc(labels, detector.score(images).image_scores))
-            refit = patchcore.fit(Listed([*first, *second]), params(), resources)
-            scored.append(auroc(labels, refit.score(images).image_scores))
+            scored.append(roc_auc_score(labels, detector.score(images).image_scores))
+            refit = patchcore.fit(listed([*first, *second]), params(), resources)
+            scored.append(roc_auc_score(labels, refit.score(images).image_scores))
             rows.append(dict(zip(("half", "added", "refit"), scored, strict=True)))
             print(rows[-1], flush=True)
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -187,19 +189,9 @@ def add() -> Part:
     return {"seeds": rows, "mean": means, "refit_standard_deviation": spread}
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the share of pairs that are ranked right; ties count half."""
-    normal, anomalous = scores[~labels], scores[labels][:, None]
-    return float((anomalous > normal).mean() + (anomalous == normal).mean() / 2)
-
-
-class Listed(list[np.ndarray]):
-    """Images that know their names."""
-
-    @property
-    def paths(self) -> list[str]:
-        """Name the images."""
-        return [f"{number}.png" for number in range(len(self))]
+def listed(images: list[np.ndarray]) -> Frames:
+    """Name images by their numbers."""
+    return Frames([*map(str, range(len(images)))], images)
 
 
 PARTS = {"picks": picks, "add": add}
