@@ -45,6 +45,11 @@ RESULTS = {  # result -> where the code that it measured begins
         "params.yaml",
     ],
     "durations.json": PIPELINE,
+    "folds.json": [
+        "benchmarks/folds.py",
+        *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
+        "params.yaml",
+    ],
     "intervals.json": ["benchmarks/intervals.py"],
     "leaks.json": ["benchmarks/leaks.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
