@@ -50,6 +50,7 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
         "params.yaml",
     ],
+    "frozen_blocks.json": ["benchmarks/frozen_blocks.py", "params.yaml"],
     "intervals.json": ["benchmarks/intervals.py"],
     "leaks.json": ["benchmarks/leaks.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],

@@ -5,6 +5,7 @@ ends with the bytes of a run that was never killed. On several devices: `acceler
 stages/train_vit.py`
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 from accelerate import PartialState
 from dvclive import Live
 from pydantic import Field
+from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -21,7 +23,7 @@ from transformers import (
 )
 
 from blackswan.data.dataset import Split
-from blackswan.detectors import vit
+from blackswan.detectors import frozen, vit
 from blackswan.detectors.interface import LOSSES
 from blackswan.errors import run
 from blackswan.networks.callbacks import (
@@ -39,6 +41,7 @@ WEIGHTS = Path("data/weights")
 MODEL = Path("data/models/vit")
 CURVES = Path("metrics/train_vit")
 CHECKPOINTS = Path("data/checkpoints/train_vit")
+SPLITS = ("train", "validation")
 
 
 class Params(Section):
@@ -47,6 +50,7 @@ class Params(Section):
     seed: int = Field(ge=0)
     backbone: str  # a name of fetch_weights
     image_size: int = Field(ge=32)  # pixels a side
+    frozen_blocks: int = Field(ge=0)  # from the front, left as the weights have them
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)  # of the pretrained layers
@@ -57,13 +61,17 @@ class Params(Section):
 
 def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: Path) -> Trainer:
     """Fine-tune the network; it ends as it was after the epoch with the lowest validation loss."""
+    images = [vit.TrainingRows(Split(DATASET, name), inputs) for name in SPLITS]
+    trained: vit.Network | frozen.Tail = network
+    rows: Sequence[Dataset] = images
+    if params.frozen_blocks:
+        trained = tail = frozen.Tail(network, params.frozen_blocks, params.image_size)
+        rows = [tail.remember(each, params.batch_size, CHECKPOINTS) for each in images]
     heads = {id(parameter) for parameter in network.heads}
+    body = [p for p in trained.parameters() if p.requires_grad and id(p) not in heads]
     optimizer = torch.optim.AdamW(
         [
-            {
-                "params": [p for p in network.parameters() if id(p) not in heads],
-                "lr": params.learning_rate,
-            },
+            {"params": body, "lr": params.learning_rate},
             {"params": network.heads, "lr": params.head_learning_rate},
         ],
         weight_decay=params.weight_decay,
@@ -89,10 +97,10 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
     trainer = Trainer(
-        network,
+        trained,
         arguments,
-        train_dataset=vit.TrainingRows(Split(DATASET, "train"), inputs),
-        eval_dataset=vit.TrainingRows(Split(DATASET, "validation"), inputs),
+        train_dataset=rows[0],
+        eval_dataset=rows[1],
         optimizers=(optimizer, None),
         callbacks=[
             EarlyStoppingCallback(params.early_stopping_patience),
@@ -106,16 +114,18 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
     if checkpoint and (epochs := epochs_if_stopped(checkpoint)):
         arguments.num_train_epochs = epochs
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if params.frozen_blocks:
+        tail.put_back()
     return trainer
 
 
 def name_of_run(params: Params) -> str:
     """Name the run by all that a checkpoint depends on: params, data, weights and code."""
-    folders = DATASET / "train", DATASET / "validation"
-    data = [path for folder in folders for path in sorted(folder.iterdir())]
+    data = [path for name in SPLITS for path in sorted((DATASET / name).iterdir())]
     weights = sorted((WEIGHTS / params.backbone).iterdir())
     return fingerprint(
-        params.model_dump_json(), [*data, *weights, Path(__file__), Path(vit.__file__)]
+        params.model_dump_json(),
+        [*data, *weights, *(Path(module) for module in (__file__, vit.__file__, frozen.__file__))],
     )
 
 
@@ -144,7 +154,7 @@ def write_losses(history: list[dict[str, float]], path: Path) -> None:
 def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")
-    vit.check_backbone(WEIGHTS / params.backbone, params.image_size)
+    vit.check_backbone(WEIGHTS / params.backbone, params.image_size, params.frozen_blocks)
     set_seed(params.seed)
     inputs = vit.Input.of_weights(WEIGHTS / params.backbone, params.image_size)
     checkpoints = CHECKPOINTS / name_of_run(params)

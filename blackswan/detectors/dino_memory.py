@@ -26,13 +26,14 @@ from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
+    PatchDetector,
     PatchParams,
     backbone_of,
     check_memory,
-    open_backbone,
     read_detector,
     save_detector,
     slices,
+    top_mean,
 )
 from blackswan.errors import InputError, shown
 from blackswan.networks.backbones import Backbone
@@ -66,7 +67,7 @@ def shortage(images: int, params: Params) -> Shortage | None:
     )
 
 
-class Detector:
+class Detector(PatchDetector[Params]):
     """Distance of every patch to the patches, or to the subspace, of the references."""
 
     def __init__(
@@ -77,20 +78,14 @@ class Detector:
         references: list[str],
         backbone: Backbone | None = None,
     ) -> None:
-        self.params, self.weights, self.tensors = params, weights, tensors
+        super().__init__(params, weights, tensors, backbone)
         self.references = references  # paths of the images it was fitted on
-        self.backbone = backbone or open_backbone(weights, params)
 
-    @torch.inference_mode()
-    def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score RGB images, uint8 (H, W, 3), all of one size."""
-        image_scores, maps = [], []
-        for batch in slices(images):
-            patch_scores = self._patch_scores(batch)
-            top = max(1, round(patch_scores[0].numel() * self.params.top_fraction))
-            image_scores.append(patch_scores.flatten(1).topk(top).values.mean(1).numpy())
-            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
-        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score by the mean of the largest patch scores."""
+        patch_scores = self._patch_scores(images)
+        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
+        return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
 
     def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""

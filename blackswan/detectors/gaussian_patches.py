@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -21,14 +21,14 @@ from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
+    Odd,
+    PatchDetector,
     PatchParams,
     backbone_of,
     check_memory,
     normal_batches,
-    open_backbone,
     read_detector,
-    save_detector,
-    slices,
+    top_mean,
 )
 from blackswan.errors import InputError
 from blackswan.networks.backbones import Backbone
@@ -45,17 +45,10 @@ ROUNDS = 30  # of k-means; it rarely moves after twenty
 class Params(PatchParams):
     """Knobs of the Gaussians; the layers are joined on the grid of the finest."""
 
-    neighborhood: int  # side of the patches that are averaged, odd
+    neighborhood: Odd  # side of the patches that are averaged
     components: Annotated[int, Field(ge=1, le=1000)]  # Gaussians
     regularization: Annotated[float, Field(gt=0)]  # added to every variance
     top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
-
-    @field_validator("neighborhood")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value < 1 or value % 2 == 0:
-            raise ValueError("must be an odd number")
-        return value
 
 
 def shortage(images: int, params: Params) -> Shortage | None:
@@ -63,32 +56,16 @@ def shortage(images: int, params: Params) -> Shortage | None:
     return too_few("gaussian_patches", images)
 
 
-class Detector:
+class Detector(PatchDetector[Params]):
     """Mahalanobis distance of every patch to the nearest Gaussian."""
 
-    def __init__(
-        self,
-        params: Params,
-        weights: Path,
-        tensors: dict[str, Tensor],
-        backbone: Backbone | None = None,
-    ) -> None:
-        self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = backbone or open_backbone(weights, params)
-
-    @torch.inference_mode()
-    def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score RGB images, uint8 (H, W, 3), all of one size."""
+    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score by the mean of the largest patch scores."""
         grid = finest_grid(self.backbone)
-        image_scores, maps = [], []
-        for batch in slices(images):
-            distances = self._distances(_embed(self.backbone, batch, self.params.neighborhood))
-            patch_scores = distances.view(len(batch), -1)  # (N, P)
-            top = max(1, round(patch_scores.shape[1] * self.params.top_fraction))
-            image_scores.append(patch_scores.topk(top).values.mean(1).numpy())
-            patch_scores = patch_scores.view(len(batch), *grid)
-            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
-        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+        distances = self._distances(_embed(self.backbone, images, self.params.neighborhood))
+        patch_scores = distances.view(len(images), *grid)
+        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
+        return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
 
     def _distances(self, patches: Tensor) -> Tensor:
         """Return the distances (N,) of patches (N, D)."""
@@ -100,10 +77,6 @@ class Detector:
             white = (patches[rows] - means[number]) @ whitening[number].T
             squared[rows, columns] = white.square().sum(1)
         return squared.amin(1).sqrt()
-
-    def save(self, folder: Path) -> None:
-        """Write the tensors, the params and a copy of the backbone."""
-        save_detector(folder, self.params, self.tensors, self.weights)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:

@@ -18,18 +18,15 @@ from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
+    PatchDetector,
     PatchParams,
     backbone_of,
     check_features,
     check_memory,
     normal_batches,
-    open_backbone,
     read_detector,
-    save_detector,
-    slices,
 )
 from blackswan.errors import InputError
-from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import Moments, concatenate, finest_grid
 from blackswan.seeds import generator
 
@@ -54,28 +51,12 @@ def shortage(images: int, params: Params) -> Shortage | None:
     return too_few("padim", images)
 
 
-class Detector:
+class Detector(PatchDetector[Params]):
     """Mahalanobis distance of every patch to the Gaussian of its position."""
 
-    def __init__(
-        self,
-        params: Params,
-        weights: Path,
-        tensors: dict[str, Tensor],
-        backbone: Backbone | None = None,
-    ) -> None:
-        self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = backbone or open_backbone(weights, params)
-
-    @torch.inference_mode()
-    def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score RGB images, uint8 (H, W, 3), all of one size."""
-        maps = np.concatenate(
-            [
-                to_maps(self._distances(batch), batch[0].shape[:2], self.params.smoothing)
-                for batch in slices(images)
-            ]
-        )
+    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score by the maximum of the smoothed map."""
+        maps = to_maps(self._distances(images), images[0].shape[:2], self.params.smoothing)
         return Scores(maps.max(axis=(1, 2)), maps)
 
     def _distances(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -91,10 +72,6 @@ class Detector:
         else:
             white = deviations @ whitening.mT
         return white.square().sum(2).sqrt().T.reshape(len(images), *grid)
-
-    def save(self, folder: Path) -> None:
-        """Write the tensors, the params and a copy of the backbone."""
-        save_detector(folder, self.params, self.tensors, self.weights)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -29,22 +29,22 @@ from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
+    Odd,
+    PatchDetector,
     PatchParams,
     backbone_of,
     check_features,
     check_memory,
     normal_batches,
-    open_backbone,
     read_detector,
-    save_detector,
     slices,
 )
 from blackswan.detectors.rows import held, rows_for
-from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import concatenate, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
+SMALLER = "lower image_size or features, or fit on fewer images"
 KNOWN = 10  # numbers that the coreset has in memory for each patch, at most
 FINEST = 2  # pixels between patches: the first stage of EfficientNet-Lite0
 
@@ -52,7 +52,7 @@ FINEST = 2  # pixels between patches: the first stage of EfficientNet-Lite0
 class Params(PatchParams):
     """Knobs of PatchCore; the layers are joined on the grid of the finest."""
 
-    neighborhood: int  # side of the patches that are averaged, odd; 3 in the paper
+    neighborhood: Odd  # side of the patches that are averaged; 3 in the paper
     features: (
         Annotated[int, Field(ge=1)] | None
     )  # dimensions after a random projection; null keeps all
@@ -60,13 +60,6 @@ class Params(PatchParams):
     coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of all patches, kept in the memory bank
     bank_patches: Annotated[int, Field(ge=1)] | None  # kept there at most; null: no limit
     neighbors: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves image scores unweighted
-
-    @field_validator("neighborhood")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value < 1 or value % 2 == 0:
-            raise ValueError("must be an odd number")
-        return value
 
     @model_validator(mode="after")
     def _bank_holds_the_neighbors(self) -> "Params":
@@ -104,28 +97,14 @@ def bank_too_small(patches: int, params: Params) -> Shortage | None:
     )
 
 
-class Detector:
+class Detector(PatchDetector[Params]):
     """Distance of every patch to its nearest neighbour in the memory bank."""
 
-    def __init__(
-        self,
-        params: Params,
-        weights: Path,
-        tensors: dict[str, Tensor],
-        backbone: Backbone | None = None,
-    ) -> None:
-        self.params, self.weights, self.tensors = params, weights, tensors
-        self.backbone = backbone or open_backbone(weights, params)
-
-    @torch.inference_mode()
-    def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score RGB images, uint8 (H, W, 3), all of one size."""
-        image_scores, maps = [], []
-        for batch in slices(images):
-            patch_scores, scores = self._distances(batch)
-            image_scores.append(scores.numpy())
-            maps.append(to_maps(patch_scores, batch[0].shape[:2], self.params.smoothing))
-        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score by equation 7."""
+        patch_scores, image_scores = self._distances(images)
+        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
+        return Scores(image_scores.numpy(), maps)
 
     def _distances(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Return patch scores (N, h, w) and image scores (N,)."""
@@ -180,10 +159,6 @@ class Detector:
             both = torch.cat([bank, patches])
             self.tensors["memory_bank"] = both[k_center(both, limit, 0)]
 
-    def save(self, folder: Path) -> None:
-        """Write the tensors, the params and a copy of the backbone."""
-        save_detector(folder, self.params, self.tensors, self.weights)
-
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """Fill the memory bank with the coreset of the patches of normal `images`.
@@ -205,7 +180,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     check_memory(
         held(total, features) + 4 * (KNOWN * total + 2 * kept * features),
         f"patchcore with {total} patches of {features} features",
-        "lower image_size or features, or fit on fewer images",
+        SMALLER,
     )
 
     channels = sum(backbone.channels)
@@ -213,7 +188,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     if features < channels:
         rng = generator(resources.seed, "patchcore", "projection")
         tensors["directions"] = random_directions(channels, features, params.projection, rng)
-    patches = rows_for(total, features, resources.checkpoints)
+    patches = rows_for(total, features, resources.checkpoints, SMALLER)
     with torch.inference_mode():
         for batch in normal_batches(images, "patchcore"):
             layers = backbone.embed(batch)

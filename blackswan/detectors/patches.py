@@ -4,18 +4,19 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 import psutil
-from pydantic import Field
+import torch
+from pydantic import AfterValidator, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from blackswan.data.shortages import refuse, too_few
-from blackswan.detectors.interface import Images, Resources
+from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.errors import InputError, cause, shown
 from blackswan.networks.backbones import Backbone, load_backbone
 from blackswan.outputs import replace_file
@@ -23,6 +24,15 @@ from blackswan.params import Section, load_section
 
 BATCH = 8  # images embedded at once: bounds memory, changes no result
 TENSORS, JSON, BACKBONE = "detector.safetensors", "detector.json", "backbone"
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be an odd number")
+    return value
+
+
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
 class PatchParams(Section):
@@ -33,6 +43,40 @@ class PatchParams(Section):
     image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
     tiles: Annotated[int, Field(ge=1, le=16)]  # a side; the backbone sees each as such a square
     smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
+
+
+AnyParams = TypeVar("AnyParams", bound=PatchParams)
+
+
+class PatchDetector(Generic[AnyParams]):
+    """A fitted detector on patch embeddings: params, folder of the backbone, tensors."""
+
+    def __init__(
+        self,
+        params: AnyParams,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        backbone: Backbone | None = None,
+    ) -> None:
+        self.params, self.weights, self.tensors = params, weights, tensors
+        self.backbone = backbone or open_backbone(weights, params)
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB images, uint8 (H, W, 3), all of one size."""
+        scores = [self.score_batch(batch) for batch in slices(images)]
+        return Scores(
+            np.concatenate([each.image_scores for each in scores]),
+            np.concatenate([each.anomaly_maps for each in scores]),
+        )
+
+    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score as many images as fit in memory."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write the tensors, the params and a copy of the backbone."""
+        save_detector(folder, self.params, self.tensors, self.weights)
 
 
 def open_backbone(weights: Path, params: PatchParams) -> Backbone:
@@ -73,6 +117,13 @@ def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
 def slices(images: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     """Cut images to score into batches that fit in memory."""
     return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+
+
+def top_mean(patch_scores: Tensor, fraction: float) -> np.ndarray:
+    """Return the mean (N,) of the largest share of the patch scores (N, h, w) of each image."""
+    patch_scores = patch_scores.flatten(1)
+    count = max(1, round(patch_scores.shape[1] * fraction))
+    return patch_scores.topk(count).values.mean(1).numpy()
 
 
 def check_features(features: int | None, backbone: Backbone, name: str) -> int:
@@ -131,9 +182,6 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{folder / TENSORS} cannot be read ({cause(error)}); fit the detector again"
         ) from None
-
-
-AnyParams = TypeVar("AnyParams", bound=PatchParams)
 
 
 def read_detector(

@@ -45,16 +45,15 @@ class DiskRows:
     in this process, whose memory is bounded by a block.
     """
 
-    def __init__(self, count: int, columns: int, folder: Path) -> None:
+    def __init__(self, count: int, columns: int, folder: Path, remedy: str) -> None:
         """Make the file on the disk of `folder`; raises InputError where it has too little room."""
         self.shape = torch.Size((count, columns))
         folder.mkdir(parents=True, exist_ok=True)
         needed, free = 4 * count * columns, shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"{count} patches of {columns} features take {needed / 1e9:.1f} GB of the disk of "
-                f"{folder}, which has {free / 1e9:.1f} GB left; free some space, lower image_size "
-                "or features, or fit on fewer images"
+                f"{count} rows of {columns} numbers take {needed / 1e9:.1f} GB of the disk of "
+                f"{folder}, which has {free / 1e9:.1f} GB left; free some space, or {remedy}"
             )
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this
 
@@ -87,8 +86,11 @@ def held(count: int, columns: int) -> int:
     return size if size <= IN_MEMORY else 0
 
 
-def rows_for(count: int, columns: int, folder: Path) -> Rows:
-    """Return empty rows (count, columns): in memory, or past IN_MEMORY on the disk of `folder`."""
+def rows_for(count: int, columns: int, folder: Path, remedy: str) -> Rows:
+    """Return empty rows (count, columns): in memory, or past IN_MEMORY on the disk of `folder`.
+
+    Raises InputError where the disk has too little room; `remedy` ends its sentence.
+    """
     if held(count, columns):
         return MemoryRows(torch.empty(count, columns))
-    return DiskRows(count, columns, folder)
+    return DiskRows(count, columns, folder, remedy)

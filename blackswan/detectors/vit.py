@@ -54,10 +54,10 @@ class Input(Section):
         return to_tensor(images, self.image_size, self.mean, self.deviation)
 
 
-def check_backbone(weights: Path, image_size: int) -> None:
-    """Raise InputError unless the weights are of one of CLASSIFIERS and fit the size.
+def check_backbone(weights: Path, image_size: int, frozen_blocks: int = 0) -> None:
+    """Raise InputError unless the weights are of one of CLASSIFIERS, fit the size and can train.
 
-    Both are told by config.json alone, before any image is read.
+    All are told by config.json alone, before any image is read.
     """
     kind = model_type(weights)
     if kind not in CLASSIFIERS:
@@ -66,11 +66,16 @@ def check_backbone(weights: Path, image_size: int) -> None:
             f"that classifies images; choose weights of one of {', '.join(CLASSIFIERS)}, such as "
             "vit_small"
         )
-    patch = AutoConfig.from_pretrained(weights, local_files_only=True).patch_size
+    config = AutoConfig.from_pretrained(weights, local_files_only=True)
     try:
-        check_size(weights, image_size, patch)
+        check_size(weights, image_size, config.patch_size)
     except InputError as error:
         raise InputError(f"train_vit.{error}") from None
+    if frozen_blocks >= config.num_hidden_layers:
+        raise InputError(
+            f"train_vit.frozen_blocks = {frozen_blocks} leaves none of the "
+            f"{config.num_hidden_layers} blocks of {weights} to train; lower it"
+        )
 
 
 class TrainingRows(torch.utils.data.Dataset):

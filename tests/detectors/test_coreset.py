@@ -60,7 +60,7 @@ def test_picks_are_those_of_the_naive_loop(
 @pytest.mark.parametrize("kind", ["normal", "lattice", "outliers"])
 def test_points_on_disk_give_the_same_picks(kind, tmp_path):
     points = draw(kind, 9000, 12, 3)  # more than are read at once
-    rows = DiskRows(9000, 12, tmp_path)
+    rows = DiskRows(9000, 12, tmp_path, "")
     for block in points.split(700):
         rows.append(block)
     assert torch.equal(torch.cat(list(rows.blocks())), points)

@@ -144,45 +144,6 @@ def test_references_are_drawn_by_seed_and_written_down(images, resources, tmp_pa
     torch.testing.assert_close(detector.tensors["memory_bank"], bank, atol=1e-6, rtol=0)
 
 
-@METHODS
-def test_batches_and_threads_agree(images, painted, resources, method):
-    detector = dino_memory.fit(images, settings(method=method, mask="pca"), resources)
-    queries = [*images[:15], painted]
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count, size in [(1, 1), (1, 4), (1, 16), (2, 1), (2, 16)]:
-            torch.set_num_threads(count)
-            parts = [detector.score(queries[start : start + size]) for start in range(0, 16, size)]
-            results.append(
-                (
-                    np.concatenate([part.image_scores for part in parts]),
-                    np.concatenate([part.anomaly_maps for part in parts]),
-                )
-            )
-    finally:
-        torch.set_num_threads(threads)
-    for scores, maps in results[1:]:
-        np.testing.assert_allclose(scores, results[0][0], atol=1e-5)
-        np.testing.assert_allclose(maps, results[0][1], atol=1e-5)
-
-
-@METHODS
-def test_a_loaded_model_and_a_second_fit_give_the_same_scores(
-    images, painted, resources, method, tmp_path
-):
-    chosen = settings(method=method, mask="pca", rotations=2)
-    detector = dino_memory.fit(images, chosen, resources)
-    detector.save(tmp_path)
-    loaded, again = dino_memory.load(tmp_path), dino_memory.fit(images, chosen, resources)
-    assert loaded.params == detector.params
-    expected = detector.score([images[0], painted])
-    for other in (loaded, again):
-        scores = other.score([images[0], painted])
-        np.testing.assert_array_equal(scores.image_scores, expected.image_scores)
-        np.testing.assert_array_equal(scores.anomaly_maps, expected.anomaly_maps)
-
-
 def test_rotations_recognise_a_turned_part(images, resources):
     square = Pictures(image[:, :96] for image in images)
     turned = [np.rot90(image).copy() for image in square]

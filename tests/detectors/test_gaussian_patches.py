@@ -134,45 +134,6 @@ def test_k_means_learns_from_a_bounded_sample(images, resources, monkeypatch):
     assert learnt == [(200, 48)]  # of 1920
 
 
-def test_batches_and_threads_agree(images, detector):
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count, size in [(1, 1), (1, 4), (1, 16), (2, 16)]:
-            torch.set_num_threads(count)
-            parts = [detector.score(images[start : start + size]) for start in range(0, 16, size)]
-            results.append(
-                (
-                    np.concatenate([part.image_scores for part in parts]),
-                    np.concatenate([part.anomaly_maps for part in parts]),
-                )
-            )
-    finally:
-        torch.set_num_threads(threads)
-    for scores, maps in results[1:]:
-        np.testing.assert_allclose(scores, results[0][0], rtol=1e-4)
-        np.testing.assert_allclose(maps, results[0][1], rtol=1e-4)
-
-
-def test_same_seed_same_result_and_another_seed_another(images, resources, detector):
-    again = gaussian_patches.fit(images[:30], settings(), resources)
-    assert torch.equal(again.tensors["whitening"], detector.tensors["whitening"])
-    other = Resources([], resources.weights, resources.checkpoints, seed=1)
-    assert not torch.equal(
-        gaussian_patches.fit(images[:30], settings(), other).tensors["mean"],
-        detector.tensors["mean"],
-    )
-
-
-def test_a_loaded_model_needs_only_its_folder(images, detector, tmp_path):
-    detector.save(tmp_path)
-    loaded = gaussian_patches.load(tmp_path)
-    assert loaded.params == detector.params
-    ours, theirs = loaded.score(images[:3]), detector.score(images[:3])
-    np.testing.assert_array_equal(ours.anomaly_maps, theirs.anomaly_maps)
-    np.testing.assert_array_equal(ours.image_scores, theirs.image_scores)
-
-
 def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     def refused(pictures, **changes):
         with pytest.raises(InputError) as caught:

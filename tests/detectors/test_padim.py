@@ -100,50 +100,6 @@ def test_low_rank_directions_are_orthonormal():
     assert (directions != 0).any(1).sum() == 20
 
 
-def test_batches_and_threads_agree(images, detector):
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count, size in [(1, 1), (1, 4), (1, 16), (2, 16)]:
-            torch.set_num_threads(count)
-            parts = [detector.score(images[start : start + size]) for start in range(0, 16, size)]
-            results.append(
-                (
-                    np.concatenate([part.image_scores for part in parts]),
-                    np.concatenate([part.anomaly_maps for part in parts]),
-                )
-            )
-    finally:
-        torch.set_num_threads(threads)
-    for scores, maps in results[1:]:
-        np.testing.assert_allclose(scores, results[0][0], rtol=1e-5)
-        np.testing.assert_allclose(maps, results[0][1], rtol=1e-5)
-
-
-def test_same_seed_same_result_and_another_seed_another(images, resources, detector):
-    again = padim.fit(images[:30], settings(), resources)
-    for name, tensor in detector.tensors.items():
-        assert torch.equal(again.tensors[name], tensor)
-    other = Resources([], resources.weights, resources.checkpoints, seed=1)
-    assert not torch.equal(
-        padim.fit(images[:2], settings(), other).tensors["selection"], detector.tensors["selection"]
-    )
-
-
-def test_a_loaded_model_needs_only_its_folder(images, detector, tmp_path):
-    detector.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "backbone",
-        "detector.json",
-        "detector.safetensors",
-    ]
-    loaded = padim.load(tmp_path)
-    assert loaded.params == detector.params
-    np.testing.assert_array_equal(
-        loaded.score(images[:3]).anomaly_maps, detector.score(images[:3]).anomaly_maps
-    )
-
-
 def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="padim.features = 49 exceeds the 48 channels"):
         padim.fit(images, settings(features=49), resources)

@@ -167,50 +167,6 @@ def test_image_scores_follow_equation_7_for_every_image_of_a_batch(images, detec
     np.testing.assert_allclose(detector.score(images[30:34]).image_scores, expected, rtol=1e-5)
 
 
-def test_batches_and_threads_agree(images, detector):
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count, size in [(1, 1), (1, 4), (1, 16), (2, 16)]:
-            torch.set_num_threads(count)
-            parts = [detector.score(images[start : start + size]) for start in range(0, 16, size)]
-            results.append(
-                (
-                    np.concatenate([part.image_scores for part in parts]),
-                    np.concatenate([part.anomaly_maps for part in parts]),
-                )
-            )
-    finally:
-        torch.set_num_threads(threads)
-    for scores, maps in results[1:]:
-        np.testing.assert_allclose(scores, results[0][0], atol=1e-5)
-        np.testing.assert_allclose(maps, results[0][1], atol=1e-5)
-
-
-def test_same_seed_same_result_and_another_seed_another(images, resources, detector):
-    again = patchcore.fit(images[:30], settings(), resources)
-    assert torch.equal(again.tensors["memory_bank"], detector.tensors["memory_bank"])
-    other = Resources([], resources.weights, resources.checkpoints, seed=1)
-    assert not torch.equal(
-        patchcore.fit(images[:30], settings(), other).tensors["memory_bank"],
-        detector.tensors["memory_bank"],
-    )
-
-
-def test_a_loaded_model_needs_only_its_folder(images, detector, tmp_path):
-    detector.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "backbone",
-        "detector.json",
-        "detector.safetensors",
-    ]
-    loaded = patchcore.load(tmp_path)
-    assert loaded.params == detector.params
-    ours, theirs = loaded.score(images[:3]), detector.score(images[:3])
-    np.testing.assert_array_equal(ours.anomaly_maps, theirs.anomaly_maps)
-    np.testing.assert_array_equal(ours.image_scores, theirs.image_scores)
-
-
 def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="patchcore.features = 49 exceeds the 48 channels"):
         patchcore.fit(images, settings(features=49), resources)

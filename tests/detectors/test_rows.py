@@ -11,7 +11,7 @@ def test_rows_come_back_as_they_were_written(on_disk, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "READ", 7)
     monkeypatch.setattr(rows, "IN_MEMORY", 1199 if on_disk else 1200)
     values = torch.randn(60, 5)
-    store = rows_for(60, 5, tmp_path)
+    store = rows_for(60, 5, tmp_path, "lower it")
     assert type(store) is (DiskRows if on_disk else MemoryRows)
     assert held(60, 5) == (0 if on_disk else 1200)
     for block in values.split(13):
@@ -29,6 +29,9 @@ def test_rows_come_back_as_they_were_written(on_disk, tmp_path, monkeypatch):
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5_000_000_000})()
     monkeypatch.setattr(rows.shutil, "disk_usage", lambda folder: usage)
-    message = "200000000 patches of 152 features take 121.6 GB of the disk of .* has 5.0 GB left"
-    with pytest.raises(InputError, match=message):
-        DiskRows(200_000_000, 152, tmp_path)
+    with pytest.raises(InputError) as caught:
+        DiskRows(200_000_000, 152, tmp_path, "lower image_size")
+    assert str(caught.value) == (
+        f"200000000 rows of 152 numbers take 121.6 GB of the disk of {tmp_path}, which has 5.0 GB "
+        "left; free some space, or lower image_size"
+    )

@@ -146,6 +146,15 @@ def test_a_size_that_the_patches_do_not_fill_is_named(weights: Path, size: int, 
         vit.check_backbone(weights, size)
 
 
+def test_a_block_has_to_be_left_to_train(weights: Path) -> None:
+    vit.check_backbone(weights, 56, 1)
+    with pytest.raises(InputError) as caught:
+        vit.check_backbone(weights, 56, 2)
+    assert str(caught.value) == (
+        f"train_vit.frozen_blocks = 2 leaves none of the 2 blocks of {weights} to train; lower it"
+    )
+
+
 @pytest.mark.parametrize("kind", vit.CLASSIFIERS)
 def test_every_kind_it_names_is_trained_at_any_size(tmp_path: Path, kind: str) -> None:
     config = AutoConfig.for_model(

@@ -29,6 +29,7 @@ PARAMS = {
     "seed": 3,
     "backbone": "tiny",
     "image_size": 56,
+    "frozen_blocks": 0,
     "epochs": 3,
     "batch_size": 4,
     "learning_rate": 1e-3,
@@ -111,19 +112,31 @@ def test_the_best_epoch_is_reloaded_whole(stage: ModuleType) -> None:
     assert_equal(trainer.model.state_dict(), best)
 
 
+@pytest.mark.parametrize("frozen_blocks", [0, 1])
 def test_a_killed_run_resumes_and_ends_with_the_same_tensors(
-    stage: ModuleType, monkeypatch: pytest.MonkeyPatch
+    stage: ModuleType, frozen_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(stage, "run/whole")
+    whole = train(stage, "run/whole", frozen_blocks=frozen_blocks)
     with monkeypatch.context() as patch:
         patch.setattr(stage, "Progress", lambda name: KillAfter(2))
         with pytest.raises(KilledError):
-            train(stage, "killed/run")
+            train(stage, "killed/run", frozen_blocks=frozen_blocks)
     assert [path.name for path in Path("killed/run").glob("checkpoint-*")]
-    resumed = train(stage, "killed/run")
+    resumed = train(stage, "killed/run", frozen_blocks=frozen_blocks)
     assert_equal(resumed.model.state_dict(), whole.model.state_dict())
     assert resumed.state.log_history[0]["loss"] == whole.state.log_history[0]["loss"]
     assert len(resumed.state.log_history) == len(whole.state.log_history)
+
+
+def test_frozen_blocks_stay_as_the_weights_have_them(stage: ModuleType) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS | {"frozen_blocks": 1}}))
+    weights = load_file("data/weights/tiny/model.safetensors")
+    stage.main()
+    trained = vit.load(Path("data/models/vit")).network.classifier.base_model.state_dict()
+    kept = {name for name in trained if torch.equal(trained[name], weights[name])}
+    assert kept >= {name for name in trained if name.startswith(("embeddings", "encoder.layer.0."))}
+    changed = {name for name in trained if name.startswith("encoder.layer.1.")} - kept
+    assert len(changed) > 10
 
 
 @ONE_KIND
@@ -277,6 +290,7 @@ def test_killed_anywhere_in_its_clean_up_it_ends_with_the_same_bytes(
     ("changes", "message"),
     [
         ({"image_size": 60}, "train_vit.image_size 60 is no multiple of the patch size 14"),
+        ({"frozen_blocks": 2}, "train_vit.frozen_blocks = 2 leaves none of the 2 blocks of"),
         ({"backbone": "other"}, "train_vit.backbone: model_type 'efficientnet_lite0' of"),
     ],
 )
