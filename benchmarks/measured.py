@@ -50,7 +50,7 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
         "params.yaml",
     ],
-    "frozen_blocks.json": ["benchmarks/frozen_blocks.py", "params.yaml"],
+    "frozen_blocks.json": ["benchmarks/frozen_blocks.py"],
     "intervals.json": ["benchmarks/intervals.py"],
     "leaks.json": ["benchmarks/leaks.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
@@ -61,6 +61,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "screw/efficient_ad_steps.csv": WITH_TEACHER,
     "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": WITH_TEACHER,
+    "screw/patchcore.json": ["benchmarks/screw/patchcore.py", "params.yaml"],
     "screw/seeds.md": PIPELINE,
 }
 

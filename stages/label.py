@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blackswan.data import leaks, splits
+from blackswan.data.files import tell
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.sequences import series, with_times
 from blackswan.data.splits import assign_splits
@@ -67,6 +68,8 @@ def main() -> None:
     split = load_section(splits.Params, "split")
     index = with_times(read_index(FRAMES / "index.csv"), FRAMES, split)
     frames = assign_splits(index, split)
+    if lost := splits.defects_left_out(index, frames):
+        tell(lost)
     anomalies = label_anomalies(
         read_index(ANOMALIES / "index.csv"), {frame.image: frame for frame in frames}
     )

@@ -42,7 +42,8 @@ PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and 
     },
     "patchcore": {
         **COMMON, "layers": [2, 4], "features": None, "projection": "sparse", "neighborhood": 3,
-        "coreset_ratio": 0.01, "bank_patches": None, "neighbors": 9,
+        "coreset_ratio": 0.01, "bank_patches": None, "neighbors": 1, "top_fraction": None,
+        "reweighting": 9,
     },
 }  # fmt: skip
 SIDES = ("anomalib", "blackswan")
@@ -159,8 +160,8 @@ def compare(model: str, size: int, repeats: int, python: Path) -> dict[str, Any]
         theirs, ours = f"anomalib_{model}_{size}_{seed}", f"blackswan_{model}_{size}_{seed}"
         channels = str(WORK / f"{model}_{size}_{seed}.npy")
         shared = {"model": model, "size": size, "seed": seed, "channels": channels}
-        options = {key: params[key] for key in ("features", "coreset_ratio", "neighbors", "layers")
-                   if key in params}  # fmt: skip
+        names = ("features", "coreset_ratio", "reweighting", "layers")
+        options = {name: params[name] for name in names if name in params}
         if seed < their_runs:
             measured = run_job(
                 theirs, python, "run_anomalib.py", **shared, **options, normalisation=normalisation

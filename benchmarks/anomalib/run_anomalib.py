@@ -60,7 +60,7 @@ def build(job: dict) -> AnomalibModule:
         model = Padim(n_features=job["features"], **options)
     else:
         model = Patchcore(
-            coreset_sampling_ratio=job["coreset_ratio"], num_neighbors=job["neighbors"], **options
+            coreset_sampling_ratio=job["coreset_ratio"], num_neighbors=job["reweighting"], **options
         )
     network = model.model.feature_extractor.feature_extractor
     missing = network.load_state_dict(state_of(Path(job["weights"])), strict=False).missing_keys

@@ -54,7 +54,7 @@ SHARED = {
     gaussian_patches: {"regularization": 0.01, "top_fraction": 0.01},
     patchcore: {
         "features": None, "projection": "sparse", "coreset_ratio": 0.01, "bank_patches": None,
-        "neighbors": 9,
+        "neighbors": 1, "top_fraction": None, "reweighting": 9,
     },
 }  # fmt: skip
 

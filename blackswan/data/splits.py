@@ -40,10 +40,12 @@ def assign_splits(frames: Iterable[Frame], params: Params) -> list[Frame]:
 
     Frames with a timestamp are split along the time of their own video: train, validation, test;
     anomalous ones go to test, and the normal ones within the guard gap of these stay out of train
-    and validation. Images without one are split by group: whole groups, shuffled by seed; groups
+    and validation. Images without one are split by group: whole groups, shuffled by seed. Groups
     with an anomalous image go to test, for the detectors learn from normal images and are tested on
-    real defects. A split that the source gives is kept, and where it gives no validation, whole
-    groups leave train for it. Raises InputError where a split gets no normal image.
+    real defects; where these are most of the groups with normal images, they are shuffled with the
+    others, and the anomalous images of those that train are left out. A split that the source gives
+    is kept, and where it gives no validation, whole groups leave train for it. Raises InputError
+    where a split gets no normal image and where the source gives a group to two splits.
     """
     timed, loose, given = defaultdict(list), [], []
     for frame in frames:
@@ -54,7 +56,9 @@ def assign_splits(frames: Iterable[Frame], params: Params) -> list[Frame]:
         else:
             loose.append(frame)
     assigned = [frame for video in timed.values() for frame in _split_by_time(video, params)]
-    assigned += _split_by_group(loose, params)
+    _check_groups(given)
+    tested = {frame.group for frame in given if frame.split == "test"}
+    assigned += _split_by_group(loose, tested, params)
     assigned += _split_off_validation(given, params)
     assigned.sort(key=lambda frame: frame.image)
     _check_complete(assigned)
@@ -102,12 +106,30 @@ def _is_anomalous(frame: Frame) -> bool:
     return frame.label == "anomalous"
 
 
-def _split_by_group(frames: list[Frame], params: Params) -> list[Frame]:
+def defects_left_out(frames: Iterable[Frame], assigned: Iterable[Frame]) -> str:
+    """Say how many anomalous photos `assign_splits` left out, and why; "" where it left none."""
+    kept = {frame.image for frame in assigned}
+    lost = sum(_is_anomalous(frame) and frame.image not in kept for frame in frames)
+    if not lost:
+        return ""
+    return (
+        f"{lost} anomalous images are left out: most groups with normal images also hold a defect, "
+        "so groups of both kinds train, and what shares a group with them cannot test"
+    )
+
+
+def _split_by_group(frames: list[Frame], tested: set[str], params: Params) -> list[Frame]:
+    """Draw a split for each group; those of `tested` are given to the test."""
     by_group = _by_group(frames)
     defective = {name for name, members in by_group.items() if any(map(_is_anomalous, members))}
+    normal = {name for name, members in by_group.items() if not all(map(_is_anomalous, members))}
+    drawn = normal - defective - tested
+    if 2 * len(drawn) < len(normal - tested):
+        drawn = normal - tested
     shares = {"train": params.train, "validation": params.validation}
-    split_of = _draw(sorted(by_group.keys() - defective), shares, params.seed)
-    return [replace(frame, split=split_of.get(frame.group, "test")) for frame in frames]
+    split_of = _draw(sorted(drawn), shares, params.seed)
+    assigned = [replace(frame, split=split_of.get(frame.group, "test")) for frame in frames]
+    return [frame for frame in assigned if frame.split == "test" or not _is_anomalous(frame)]
 
 
 def _split_off_validation(frames: list[Frame], params: Params) -> list[Frame]:
@@ -142,6 +164,18 @@ def _by_group(frames: list[Frame]) -> dict[str, list[Frame]]:
     for frame in frames:
         by_group[frame.group].append(frame)
     return by_group
+
+
+def _check_groups(given: list[Frame]) -> None:
+    first: dict[str, Frame] = {}
+    for frame in given:
+        other = first.setdefault(frame.group, frame)
+        if other.split != frame.split:
+            raise InputError(
+                f"the group {frame.group} lies in {other.split} ({other.image}) and in "
+                f"{frame.split} ({frame.image}), which the source keeps apart; move its images "
+                "together, or change extract_frames.folder.group_pattern"
+            )
 
 
 def _check_complete(frames: list[Frame]) -> None:

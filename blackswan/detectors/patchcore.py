@@ -1,13 +1,15 @@
 """PatchCore (arXiv 2106.08265): the distance of every patch to a memory bank of normal patches.
 
-The bank is a greedy coreset of all normal patch embeddings, its neighbours are exact, and the image
-score is the largest patch distance, weighted by how alone its neighbour is there (equation 7).
+The bank is a greedy coreset of all normal patch embeddings and its neighbours are exact. A patch
+scores the mean distance to some of them, an image the mean of its highest patch scores. The paper
+takes the nearest one, and the highest score, weighted by how alone that neighbour is (equation 7).
 
 A bank of a share of the patches grows with the images, and with it what an image costs to fit and
 to score: `bank_patches` bounds both, so that a fit takes time in proportion to its images.
 """
 
 from collections.abc import Sequence
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +40,7 @@ from blackswan.detectors.patches import (
     normal_batches,
     read_detector,
     slices,
+    top_mean,
 )
 from blackswan.detectors.rows import held, rows_for
 from blackswan.networks.embeddings import concatenate, finest_grid
@@ -59,16 +62,27 @@ class Params(PatchParams):
     projection: Projection
     coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of all patches, kept in the memory bank
     bank_patches: Annotated[int, Field(ge=1)] | None  # kept there at most; null: no limit
-    neighbors: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves image scores unweighted
+    neighbors: Annotated[int, Field(ge=1)]  # whose mean distance scores a patch; 1 in the paper
+    top_fraction: (
+        Annotated[float, Field(gt=0, le=1)] | None
+    )  # of the patches, whose mean scores an image; null: the highest by equation 7
+    reweighting: Annotated[int, Field(ge=1)]  # b of equation 7; 1 leaves that score unweighted
 
     @model_validator(mode="after")
     def _bank_holds_the_neighbors(self) -> "Params":
-        if self.bank_patches is not None and self.bank_patches < self.neighbors:
+        name, wanted = self.most_neighbors
+        if self.bank_patches is not None and self.bank_patches < wanted:
             raise ValueError(
-                f"bank_patches = {self.bank_patches} is less than neighbors = {self.neighbors}; "
-                "raise it"
+                f"bank_patches = {self.bank_patches} is less than {name} = {wanted}; raise it"
             )
         return self
+
+    @property
+    def most_neighbors(self) -> tuple[str, int]:
+        """The knob that asks for most patches of the bank at once, and for how many."""
+        if self.top_fraction is None and self.reweighting > self.neighbors:
+            return "reweighting", self.reweighting
+        return "neighbors", self.neighbors
 
     def bank_size(self, patches: int) -> int:
         """Return how many of `patches` patches the memory bank keeps."""
@@ -86,46 +100,56 @@ def shortage(images: int, params: Params) -> Shortage | None:
 
 
 def bank_too_small(patches: int, params: Params) -> Shortage | None:
-    """Tell where the coreset of `patches` patches is smaller than `neighbors`."""
+    """Tell where the coreset of `patches` patches has fewer than a score needs."""
     kept = params.bank_size(patches)
-    if kept >= params.neighbors:
+    name, wanted = params.most_neighbors
+    if kept >= wanted:
         return None
+    ratio = Decimal(wanted) / patches
+    enough = ratio.quantize(Decimal(1).scaleb(ratio.adjusted() - 1), ROUND_UP)  # two digits
     return Shortage(
         f"detectors.patchcore.coreset_ratio = {params.coreset_ratio} keeps {kept} of {patches} "
-        f"patches, fewer than detectors.patchcore.neighbors = {params.neighbors}",
-        f"detectors.patchcore.neighbors={kept}",
+        f"patches, fewer than detectors.patchcore.{name} = {wanted}",
+        f"detectors.patchcore.coreset_ratio={enough:f}" if wanted <= patches else "",
     )
 
 
 class Detector(PatchDetector[Params]):
-    """Distance of every patch to its nearest neighbour in the memory bank."""
+    """Distance of every patch to its nearest neighbours in the memory bank."""
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by equation 7."""
-        patch_scores, image_scores = self._distances(images)
-        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
-        return Scores(image_scores.numpy(), maps)
-
-    def _distances(self, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Return patch scores (N, h, w) and image scores (N,)."""
+        """Score by the mean of the highest patch scores, or by equation 7."""
         grid = finest_grid(self.backbone)
         layers = self.backbone.embed(images)
         patches = _embed(layers, grid, self.params.neighborhood, self.tensors.get("directions"))
-        bank = self.tensors["memory_bank"]
-        distances, found = nearest(patches.flatten(0, 1), bank)
-        distances, found = distances.view(len(images), -1), found.view(len(images), -1)  # (N, P)
-        farthest, position = distances.max(1)
-        if self.params.neighbors > 1:
-            rows = torch.arange(len(images))
-            query, neighbor = (
-                patches[rows, position],
-                bank[found[rows, position]],
-            )  # m_test, m* of eq. 6
-            _, around = nearest(neighbor, bank, self.params.neighbors)  # N_b(m*), m* among them
+        distances, found = nearest(
+            patches.flatten(0, 1), self.tensors["memory_bank"], self.params.neighbors
+        )
+        patch_scores = distances.mean(1).view(len(images), *grid)
+        if self.params.top_fraction is None:
+            closest = found[:, 0].view(len(images), -1)
+            image_scores = self._reweighted(patches, patch_scores.flatten(1), closest)
+        else:
+            image_scores = top_mean(patch_scores, self.params.top_fraction)
+        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
+        return Scores(image_scores, maps)
+
+    def _reweighted(self, patches: Tensor, patch_scores: Tensor, closest: Tensor) -> np.ndarray:
+        """Return the image scores (N,) of equation 7.
+
+        Takes patches (N, P, D), their scores (N, P) and the nearest patch of the bank (N, P).
+        """
+        highest, position = patch_scores.max(1)
+        if self.params.reweighting > 1:
+            bank, rows = self.tensors["memory_bank"], torch.arange(len(patches))
+            query = patches[rows, position]  # m_test of equation 6
+            neighbor = bank[closest[rows, position]]  # m*
+            _, around = nearest(neighbor, bank, self.params.reweighting)  # N_b(m*), m* among them
             spread = (query[:, None] - bank[around]).norm(dim=2)  # (N, b)
+            distance = (query - neighbor).norm(dim=1)
             # exp(s*) / sum(exp(spread)), without overflow
-            farthest = farthest * (1 - (farthest - spread.logsumexp(1)).exp())
-        return distances.view(len(images), *grid), farthest
+            highest = highest * (1 - (distance - spread.logsumexp(1)).exp())
+        return highest.numpy()
 
     @torch.inference_mode()
     def add(self, images: Sequence[np.ndarray]) -> None:

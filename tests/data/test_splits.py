@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from blackswan.data.records import Frame
-from blackswan.data.splits import Params, assign_splits
+from blackswan.data.splits import Params, assign_splits, defects_left_out
 from blackswan.errors import InputError
 
 DEFAULT = {
@@ -128,6 +128,50 @@ def test_a_group_with_a_defect_goes_to_test_with_all_its_shots():
     assert {frame.split for frame in frames if frame.label == "anomalous"} == {"test"}
     assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
     assert {f.split for f in frames if f.group in ("part-17", "part-18", "part-19")} == {"test"}
+
+
+def test_pairs_of_a_normal_and_an_anomalous_image_train_and_test():
+    pairs = [*photos(40), *photos(40, label="anomalous")]
+    frames = assign_splits(pairs, params())
+    assert Counter((frame.split, frame.label) for frame in frames) == {
+        ("train", "normal"): 22,
+        ("validation", "normal"): 8,
+        ("test", "normal"): 10,
+        ("test", "anomalous"): 10,
+    }
+    assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+    assert defects_left_out(pairs, frames).startswith("30 anomalous images are left out: most ")
+
+
+def test_half_of_the_groups_without_defects_are_enough_to_learn_from():
+    pairs = [*photos(40), *photos(20, label="anomalous")]
+    frames = assign_splits(pairs, params())
+    assert Counter((frame.split, frame.label) for frame in frames) == {
+        ("train", "normal"): 11,
+        ("validation", "normal"): 4,
+        ("test", "normal"): 25,
+        ("test", "anomalous"): 20,
+    }
+    assert defects_left_out(pairs, frames) == ""
+
+
+def test_groups_that_the_source_tests_do_not_train():
+    tested = [replace(f, split="test") for f in photos(3, label="anomalous")]
+    frames = assign_splits([*photos(20, shots=2), *tested], params())
+    assert {f.split for f in frames if f.group in ("part-0", "part-1", "part-2")} == {"test"}
+    assert {len(splits) for splits in splits_by_group(frames).values()} == {1}
+
+
+def test_a_group_in_two_given_splits_is_refused():
+    train = [replace(f, split="train") for f in photos(4)]
+    test = [replace(f, split="test", image=f"test/{f.image}") for f in photos(1, start=3)]
+    with pytest.raises(InputError) as caught:
+        assign_splits([*train, *test], params())
+    assert str(caught.value) == (
+        "the group part-3 lies in train (normal/003-0) and in test (test/normal/003-0), which the "
+        "source keeps apart; move its images together, or change "
+        "extract_frames.folder.group_pattern"
+    )
 
 
 def test_the_seed_chooses_the_groups_and_their_order_does_not_matter():

@@ -12,7 +12,7 @@ SHARED = {"backbone": "tiny", "layers": [1, 2], "image_size": 112, "tiles": 1, "
 PADIM = {"features": 20, "rank": 8, "regularization": 0.01}
 PATCHCORE = {
     "neighborhood": 3, "features": 32, "projection": "gaussian", "coreset_ratio": 0.1,
-    "bank_patches": None, "neighbors": 9,
+    "bank_patches": None, "neighbors": 3, "top_fraction": 0.05, "reweighting": 9,
 }  # fmt: skip
 GAUSSIANS = {"neighborhood": 3, "components": 3, "regularization": 0.01, "top_fraction": 0.05}
 DINO = {"references": 4, "rotations": 2, "mask": "pca", "variance": 0.99, "top_fraction": 0.01}
@@ -20,6 +20,7 @@ DETECTORS = {
     "padim, full": ("padim", {**PADIM, "covariance": "full"}),
     "padim, low_rank": ("padim", {**PADIM, "covariance": "low_rank"}),
     "patchcore": ("patchcore", PATCHCORE),
+    "patchcore, equation 7": ("patchcore", {**PATCHCORE, "top_fraction": None}),
     "gaussian_patches": ("gaussian_patches", GAUSSIANS),
     "dino_memory, memory": ("dino_memory", {**DINO, "method": "memory"}),
     "dino_memory, subspace": ("dino_memory", {**DINO, "method": "subspace"}),

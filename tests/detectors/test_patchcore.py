@@ -17,9 +17,13 @@ SETTINGS = {
     "projection": "gaussian",
     "coreset_ratio": 0.1,
     "bank_patches": None,
-    "neighbors": 9,
+    "neighbors": 3,
+    "top_fraction": 0.05,
+    "reweighting": 9,
     "smoothing": 4 / 224,
 }
+
+EQUATION_7 = {"neighbors": 1, "top_fraction": None}
 
 
 def settings(**changes):
@@ -54,7 +58,8 @@ def test_the_memory_bank_holds_the_ratio_of_normal_patches(images, resources, de
         192,
         32,
     )  # a tenth of 30 images of 8 x 8 patches
-    everything = patchcore.fit(images[:3], settings(features=None, coreset_ratio=1.0), resources)
+    whole = settings(features=None, coreset_ratio=1.0, neighbors=1)
+    everything = patchcore.fit(images[:3], whole, resources)
     assert "directions" not in everything.tensors
     bank = everything.tensors["memory_bank"]
     layers = everything.backbone.embed(images[:3])
@@ -66,9 +71,11 @@ def test_the_memory_bank_holds_the_ratio_of_normal_patches(images, resources, de
     np.testing.assert_allclose(everything.score(images[:3]).image_scores, 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("neighbors", [1, 9])
-def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resources, neighbors):
-    detector = patchcore.fit(images[:30], settings(neighbors=neighbors), resources)
+@pytest.mark.parametrize(
+    "changes", [{}, {"neighbors": 1}, EQUATION_7, {**EQUATION_7, "reweighting": 1}]
+)
+def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resources, changes):
+    detector = patchcore.fit(images[:30], settings(**changes), resources)
     painted = images[30].copy()
     painted[28:56, 56:84] = (255, 0, 0)
     scores = detector.score([*images[30:], painted])
@@ -85,8 +92,10 @@ def test_the_bank_is_bounded(images, resources, detector):
     assert torch.equal(
         bounded.tensors["memory_bank"], detector.tensors["memory_bank"][:50]
     )  # greedy stops earlier
-    with pytest.raises(ValueError, match="bank_patches = 8 is less than neighbors = 9; raise it"):
-        settings(bank_patches=8)
+    with pytest.raises(ValueError, match="bank_patches = 2 is less than neighbors = 3; raise it"):
+        settings(bank_patches=2)
+    with pytest.raises(ValueError, match="bank_patches = 8 is less than reweighting = 9; raise it"):
+        settings(bank_patches=8, **EQUATION_7)
 
 
 def test_patches_on_disk_give_the_same_bank(images, resources, detector, tmp_path, monkeypatch):
@@ -123,17 +132,17 @@ def test_added_images_score_as_after_a_refit(images, resources):
         normal, anomalous = (detector.score(part).image_scores for part in (brighter[15:], stained))
         return float((anomalous[:, None] > normal).mean())
 
-    grown = patchcore.fit(images[:20], settings(), resources)
+    grown = patchcore.fit(images[:20], settings(**EQUATION_7), resources)
     before = auroc(grown)
     grown.add(brighter[:15])
-    refitted = patchcore.fit([*images[:20], *brighter[:15]], settings(), resources)
+    refitted = patchcore.fit([*images[:20], *brighter[:15]], settings(**EQUATION_7), resources)
     assert grown.tensors["memory_bank"].shape == refitted.tensors["memory_bank"].shape
     assert auroc(grown) == pytest.approx(auroc(refitted), abs=0.005)
     assert before < auroc(grown) - 0.1
 
 
 def test_a_full_bank_keeps_its_size_when_images_are_added(images, resources):
-    detector = patchcore.fit(images[:20], settings(bank_patches=60), resources)
+    detector = patchcore.fit(images[:20], settings(bank_patches=60, neighbors=1), resources)
     before = detector.tensors["memory_bank"]
     noise = np.random.default_rng(2).integers(0, 256, images[0].shape, dtype=np.uint8)
     unknown = detector.score([noise]).image_scores
@@ -152,28 +161,45 @@ def test_neighborhood_is_the_mean_with_zeros_beyond_the_border():
     assert patchcore._embed([layer], (3, 3), 1, None)[0, :, 0].tolist() == list(range(9))
 
 
-def test_image_scores_follow_equation_7_for_every_image_of_a_batch(images, detector):
+def distances_to(detector, images):
+    """Return the distances of all patches to the bank (N, P, M), in float64."""
+    layers = detector.backbone.embed(images)
+    embedded = patchcore._embed(layers, (8, 8), 3, detector.tensors.get("directions"))
     bank = detector.tensors["memory_bank"].double().numpy()
-    layers = detector.backbone.embed(images[30:34])
-    embedded = patchcore._embed(layers, (8, 8), 3, detector.tensors["directions"]).double().numpy()
+    return np.linalg.norm(embedded.double().numpy()[:, :, None] - bank, axis=3)
+
+
+def test_a_patch_scores_the_mean_of_its_neighbors_and_an_image_that_of_its_top(images, detector):
+    distances = distances_to(detector, images[30:34])
+    patch_scores = np.sort(distances, axis=2)[:, :, :3].mean(2)
+    expected = np.sort(patch_scores, axis=1)[:, -3:].mean(1)  # of 64 patches a twentieth
+    np.testing.assert_allclose(detector.score(images[30:34]).image_scores, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("neighbors", [1, 3])
+def test_image_scores_follow_equation_7_for_every_image_of_a_batch(images, resources, neighbors):
+    chosen = settings(**{**EQUATION_7, "neighbors": neighbors})
+    detector = patchcore.fit(images[:30], chosen, resources)
+    bank = detector.tensors["memory_bank"].double().numpy()
     expected = []
-    for image in embedded:
-        distances = np.linalg.norm(image[:, None] - bank, axis=2)  # (P, M)
-        patch = distances.min(1).argmax()
+    for distances in distances_to(detector, images[30:34]):
+        patch_scores = np.sort(distances, axis=1)[:, :neighbors].mean(1)
+        patch = patch_scores.argmax()
         nearest = distances[patch].argmin()
         around = np.argsort(np.linalg.norm(bank - bank[nearest], axis=1), kind="stable")[:9]
         weight = 1 - np.exp(distances[patch, nearest]) / np.exp(distances[patch, around]).sum()
-        expected.append(weight * distances[patch, nearest])
+        expected.append(weight * patch_scores[patch])
     np.testing.assert_allclose(detector.score(images[30:34]).image_scores, expected, rtol=1e-5)
 
 
 def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="patchcore.features = 49 exceeds the 48 channels"):
         patchcore.fit(images, settings(features=49), resources)
-    with pytest.raises(
-        InputError, match="keeps 3 of 2560 patches, fewer than detectors.patchcore.neighbors = 9"
-    ):
-        patchcore.fit(images, settings(coreset_ratio=0.001), resources)
+    for changes, asks in (({"neighbors": 4}, "neighbors = 4"), (EQUATION_7, "reweighting = 9")):
+        with pytest.raises(
+            InputError, match=f"keeps 3 of 2560 patches, fewer than detectors.patchcore.{asks}"
+        ):
+            patchcore.fit(images, settings(coreset_ratio=0.001, **changes), resources)
     with pytest.raises(InputError, match="at least 2 normal images"):
         patchcore.fit(images[:1], settings(coreset_ratio=0.5), resources)
     with pytest.raises(InputError, match="all 9 normal images are equal"):

@@ -1,6 +1,5 @@
 """What is refused before training is what a fit or an evaluation would refuse, and no more."""
 
-import re
 from functools import partial
 
 import numpy as np
@@ -116,17 +115,24 @@ def params_of(module, name, **changes):
     return module.Params(**block | changes)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "changes", "images"),
-    [
-        (dino_memory, "dino_memory", {"references": 16}, 7),
-        (patchcore, "patchcore", {"coreset_ratio": 1e-5, "neighbors": 9}, 20),
-    ],
-)
-def test_the_setting_that_a_detector_names_is_enough(module, name, changes, images):
-    rule = partial(module.shortage, images)
-    shortage = rule(params_of(module, name, **changes))
-    key, value = re.fullmatch(rf"detectors\.{name}\.(\w+)=(\d+)", shortage.setting).groups()
-    assert rule(params_of(module, name, **changes | {key: int(value)})) is None
-    more = rule(params_of(module, name, **changes | {key: int(value) + 1}))
-    assert more.setting == shortage.setting
+def test_the_references_that_dino_memory_names_are_enough():
+    rule = partial(dino_memory.shortage, 7)
+    shortage = rule(params_of(dino_memory, "dino_memory", references=16))
+    assert shortage.setting == "detectors.dino_memory.references=7"
+    assert rule(params_of(dino_memory, "dino_memory", references=7)) is None
+    assert rule(params_of(dino_memory, "dino_memory", references=8)) is not None
+
+
+@pytest.mark.parametrize("changes", [{"neighbors": 9}, {"top_fraction": None}])
+def test_the_ratio_that_patchcore_names_is_enough(changes):
+    rule = partial(patchcore.shortage, 9)  # at most 230,400 patches
+    shortage = rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=1e-5))
+    assert shortage.setting == "detectors.patchcore.coreset_ratio=0.000040"
+    assert rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=4e-5)) is None
+    assert rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=3e-5)) is not None
+
+
+def test_of_fewer_patches_than_neighbors_only_more_images_help():
+    params = params_of(patchcore, "patchcore", coreset_ratio=1.0, top_fraction=None)
+    assert patchcore.bank_too_small(9, params) is None
+    assert patchcore.bank_too_small(8, params).setting == ""

@@ -319,15 +319,21 @@ def _is_marked(mask: Path, inverted: bool) -> bool:
 
 def make_frame(path: Path, file: Path, defect: str, params: Params) -> Frame:
     """Return the record of an image below `path`; no defect is normal."""
-    relative = file.relative_to(path)
-    stem = relative.with_suffix("").as_posix()
-    group = _group(relative.as_posix(), params.group_pattern) if params.group_pattern else stem
+    stem = file.relative_to(path).with_suffix("").as_posix()
+    group = group_of(path, file, params.group_pattern)
     label = "anomalous" if defect else "normal"
     return Frame(image=stem, source=path.absolute().name, group=group, label=label, defect=defect)
 
 
-def _group(relative: str, pattern: str) -> str:
-    if match := re.search(pattern, relative):
+def group_of(path: Path, file: Path, pattern: str) -> str:
+    """Return the group of an image below `path`: what the pattern finds, without one its name.
+
+    Raises InputError where the pattern finds nothing.
+    """
+    relative = file.relative_to(path)
+    if not pattern:
+        return relative.with_suffix("").as_posix()
+    if match := re.search(pattern, relative.as_posix()):
         group = match["group"] if "group" in match.re.groupindex else match[1]
         if group:
             return group

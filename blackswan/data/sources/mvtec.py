@@ -20,6 +20,7 @@ from blackswan.data.files import (
 )
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.sources.folder import group_of
 from blackswan.errors import InputError
 
 _NORMAL = ("good", "ok")
@@ -41,13 +42,15 @@ def list_categories(path: Path) -> list[str]:
     return sorted(item.name for item in path.iterdir() if is_tree(item))
 
 
-def list_frames(path: Path, category: str = "", normal: str = "") -> list[SourceImage]:
+def list_frames(
+    path: Path, category: str = "", normal: str = "", group_pattern: str = ""
+) -> list[SourceImage]:
     """List the images of the tree `path`, or of its `category`, as frames, sorted, undecoded.
 
-    `normal` names the folders of normal images, beside `good` and `ok`. The frames carry split,
-    label and defect; where the tree has no normal test image, train frames carry no split, so that
-    some of them can test. Raises InputError where the layout or a mask is in doubt or an image is
-    in two splits.
+    `normal` names the folders of normal images, beside `good` and `ok`; `group_pattern` is that of
+    a plain folder, for paths in the tree. The frames carry split, label and defect; where the tree
+    has no normal test image, train frames carry no split, so that some of them can test. Raises
+    InputError where the layout or a mask is in doubt or an image is in two splits.
     """
     names = {*_NORMAL, normal} - {""}
     root = _find_tree(path, category, names)
@@ -66,7 +69,7 @@ def list_frames(path: Path, category: str = "", normal: str = "") -> list[Source
         frame = Frame(
             image=stem,
             source=root.absolute().name,
-            group=stem,
+            group=group_of(root, file, group_pattern),
             split=_SPLITS[top],
             label="normal" if is_normal else "anomalous",
             defect="" if is_normal else kind,

@@ -120,7 +120,8 @@ def _list_photos(path: Path, params: Params) -> list[SourceImage]:
     if params.folder.annotations:
         return annotations.list_frames(path, params.folder)
     if params.category or mvtec.is_tree(path) or mvtec.list_categories(path):
-        return mvtec.list_frames(path, params.category, params.folder.normal)
+        named = params.folder
+        return mvtec.list_frames(path, params.category, named.normal, named.group_pattern)
     return folder.list_frames(path, params.folder, inverted=bool(params.invert_masks))
 
 

@@ -225,3 +225,19 @@ def test_screw():
     assert mask.shape == (256, 256)
     assert 0 < mask.mean() < 0.2
     assert list_frames(SCREW.parent, "screw")[0].frame == items[0].frame
+
+
+def test_exposures_of_one_part_are_one_group(tmp_path):
+    draw(
+        tmp_path, "train/good/exp1_num_7.png", "train/good/exp2_num_7.png",
+        "train/good/exp1_num_8.png", "test/good/exp1_num_9.png", "test/crack/exp1_num_5.png",
+    )  # fmt: skip
+    items = list_frames(tmp_path, group_pattern=r"(num_\d+)")
+    assert {item.frame.image: item.frame.group for item in items} == {
+        "test/crack/exp1_num_5": "num_5",
+        "test/good/exp1_num_9": "num_9",
+        "train/good/exp1_num_7": "num_7",
+        "train/good/exp1_num_8": "num_8",
+        "train/good/exp2_num_7": "num_7",
+    }
+    refused(lambda: list_frames(tmp_path, group_pattern=r"exp2_(\d+)"), "finds no group in")
