@@ -1,16 +1,18 @@
 """Typed parameters: one block of params.yaml becomes one frozen pydantic model."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from blackswan.errors import InputError, shown
 
 PARAMS = Path("params.yaml")
+SMALLEST = 16  # pixels, a side of an image
 # Far above what a person writes; params.yaml has 5 levels and some 300 values.
 MAX_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 10_000, 100
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(/[A-Za-z0-9_][A-Za-z0-9_-]*)*")
@@ -38,6 +40,27 @@ def _as_name(value: object) -> object:
     return PurePosixPath(value).as_posix() if value else ""
 
 
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a size; one number is a square's."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def _as_size(value: object) -> object:
+    sides = value if isinstance(value, (list, tuple)) else [value]
+    if len(sides) not in (1, 2) or any(type(side) is not int for side in sides):
+        raise ValueError("takes the side of a square, 224, or height and width, [320, 128]")
+    if min(sides) < SMALLEST:
+        raise ValueError(f"must be at least {SMALLEST} pixels")
+    return sides[0], sides[-1]
+
+
+def _in_short(size: tuple[int, int]) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)
+
+
+# Pixels, (height, width); 224 in a file is a square.
+Size = Annotated[tuple[int, int], BeforeValidator(_as_size), PlainSerializer(_in_short)]
 InputPath = Annotated[Path, BeforeValidator(_as_written)]  # of what a person brings along
 InputName = Annotated[str, BeforeValidator(_as_name)]  # of what lies in it, / between levels
 AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value

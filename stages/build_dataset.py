@@ -13,8 +13,8 @@ from blackswan.data import augmentation, preprocessing
 from blackswan.data.augmentation import augment
 from blackswan.data.dataset import LABELS, Row, write_shards
 from blackswan.data.images import (
-    MAX_SIDE,
     Crop,
+    ImageSize,
     crop_and_resize,
     crop_box,
     encode_png,
@@ -42,7 +42,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     crop: Crop
-    image_size: int | None = Field(ge=16, le=MAX_SIDE)  # a side; null keeps the size of the frames
+    image_size: ImageSize | None  # null keeps the size of the frames
     rows_per_shard: int = Field(ge=1)
     augment: augmentation.Params
 

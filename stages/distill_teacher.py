@@ -103,7 +103,7 @@ def distill(
         numbers = range(step * params.batch_size, (step + 1) * params.batch_size)
         batch = [views[number] for number in numbers]
         target = scale(describe(backbone, batch, params.size))
-        small = to_tensor(batch, params.image_size, backbone.mean, backbone.std)
+        small = to_tensor(batch, (params.image_size,) * 2, backbone.mean, backbone.std)
         # Channels first in memory: the backward pass takes two thirds of the time of channels last.
         return (teacher(small.contiguous()) - target).square().mean()
 

@@ -34,7 +34,7 @@ from blackswan.networks.callbacks import (
 )
 from blackswan.networks.checkpoints import fingerprint, last_complete, remove
 from blackswan.outputs import replace_folder
-from blackswan.params import Section, load_section
+from blackswan.params import Section, Size, load_section
 
 DATASET = Path("data/dataset")
 WEIGHTS = Path("data/weights")
@@ -49,7 +49,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     backbone: str  # a name of fetch_weights
-    image_size: int = Field(ge=32)  # pixels a side
+    image_size: Size
     frozen_blocks: int = Field(ge=0)  # from the front, left as the weights have them
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)

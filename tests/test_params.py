@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from blackswan.errors import InputError
-from blackswan.params import InputPath, Section, block_name, load_section
+from blackswan.params import InputPath, Section, Size, block_name, load_section
 
 
 class Inner(Section):
@@ -22,6 +22,10 @@ class Outer(Section):
 
 class Clip(Section):
     path: InputPath
+
+
+class Sized(Section):
+    size: Size
 
 
 GOOD = "a:\n  b:\n    seed: 3\n    inner:\n      ratio: 0.5\n      name: x\n    mode: none\n"
@@ -215,3 +219,31 @@ def test_a_name_that_dvc_or_a_folder_cannot_have_is_refused(name):
         block_name("fetch_weights", f"fetch_weights@{name}")
     assert "rename the block and what names it" in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("written", "size", "short"),
+    [("224", (224, 224), 224), ("[320, 128]", (320, 128), [320, 128]), ("[64, 64]", (64, 64), 64)],
+)
+def test_a_size_is_a_square_or_height_and_width(load, written, size, short):
+    found = load(f"a:\n  size: {written}\n", Sized, "a")
+    assert found.size == size
+    assert found.model_dump() == {"size": short}  # as it stands in a model folder
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("8", "a.size = 8: must be at least 16 pixels"),
+        ("[320, 0]", "a.size = [320, 0]: must be at least 16 pixels"),
+        ("[1, 2, 3]", "takes the side of a square, 224, or height and width, [320, 128]"),
+        ("[]", "takes the side of a square"),
+        ("224.0", "takes the side of a square"),
+        ("true", "takes the side of a square"),
+        ("null", "takes the side of a square"),
+    ],
+)
+def test_what_is_no_size_is_refused(load, written, message):
+    with pytest.raises(InputError) as caught:
+        load(f"a:\n  size: {written}\n", Sized, "a")
+    assert message in str(caught.value)

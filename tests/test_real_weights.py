@@ -81,7 +81,7 @@ def test_features_are_those_of_the_package(weights, parts):
     backbone = load_backbone(weights / "efficientnet_lite0", [0, 1, 2, 3, 4, 5, 6], 224)
     images = parts[1][:2]
     with torch.inference_mode():
-        network(to_tensor(images, 224, backbone.mean, backbone.std))
+        network(to_tensor(images, (224, 224), backbone.mean, backbone.std))
     for last, found in zip([0, 2, 4, 7, 10, 14, 15], backbone.embed(images), strict=True):
         scale = expected[last].abs().max().item()
         torch.testing.assert_close(found, expected[last], rtol=0, atol=1e-5 * scale)

@@ -4,6 +4,7 @@ How many bits a camera used and which way masks were drawn, no single file tells
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -97,7 +98,7 @@ class Settled:
 
     images: list[SourceImage]
     bit_depth: int
-    not_square: int  # how many
+    shapes: Counter[tuple[int, int]]  # how many have that height and width
 
 
 def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
@@ -132,8 +133,8 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
         else item
         for item in items
     ]
-    not_square = sum(header is not None and header.width != header.height for header in headers)
-    return Settled(settled, bit_depth, not_square)
+    shapes = Counter((header.height, header.width) for header in headers if header is not None)
+    return Settled(settled, bit_depth, shapes)
 
 
 def _header(photo: Photo) -> Header | None:

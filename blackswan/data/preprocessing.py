@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from blackswan.data.images import MAX_SIDE, Crop, crop_and_resize
+from blackswan.data.images import Crop, ImageSize, crop_and_resize
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
@@ -14,7 +14,7 @@ class Step(Section):
     """One crop and one change of size."""
 
     crop: Crop
-    size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the pixels
+    size: ImageSize | None  # null keeps the pixels
 
 
 class Preprocessing(Section):

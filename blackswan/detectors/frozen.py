@@ -39,7 +39,7 @@ class Tail(nn.Module):
     until `put_back`.
     """
 
-    def __init__(self, network: Network, count: int, image_size: int) -> None:
+    def __init__(self, network: Network, count: int, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.image_size = network, image_size
         self.model.get_submodule("embeddings").requires_grad_(requires_grad=False)
@@ -61,7 +61,7 @@ class Tail(nn.Module):
     def forward(self, tokens: Tensor, labels: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return what `Network.forward` does, of tokens (N, T, D) in place of pixels."""
         self.stand_in.tokens = tokens
-        blank = tokens.new_zeros(1).expand(len(tokens), 3, self.image_size, self.image_size)
+        blank = tokens.new_zeros(1).expand(len(tokens), 3, *self.image_size)
         return self.network(blank, labels, masks)
 
     def put_back(self) -> None:
@@ -77,7 +77,7 @@ class Tail(nn.Module):
         """
         self.eval()
         config = self.network.classifier.config
-        side = self.image_size // config.patch_size
+        height, width = (side // config.patch_size for side in self.image_size)
         size = self._run_frozen(rows[0]["pixel_values"][None]).numel()
         tokens = rows_for(len(rows), size, folder, "set train_vit.frozen_blocks to 0")
         labels, masks = [], []
@@ -85,12 +85,12 @@ class Tail(nn.Module):
             for batch in DataLoader(rows, batch_size):
                 tokens.append(self._run_frozen(batch["pixel_values"]).flatten(1))
                 labels.append(batch["labels"])
-                masks.append(functional.adaptive_avg_pool2d(batch["masks"], side))
+                masks.append(functional.adaptive_avg_pool2d(batch["masks"], (height, width)))
                 bar.update(len(batch["labels"]))
         return RememberedRows(tokens, config.hidden_size, torch.cat(labels), torch.cat(masks))
 
     def _run_frozen(self, pixels: Tensor) -> Tensor:
-        """Return the tokens (N, T, D) that the frozen blocks make of pixels (N, 3, S, S)."""
+        """Return the tokens (N, T, D) that the frozen blocks make of pixels (N, 3, H, W)."""
         device = PartialState().device
         tail = self.encoder.get_submodule("layer")
         self.encoder.layer = nn.ModuleList(self.frozen)

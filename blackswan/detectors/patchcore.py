@@ -95,8 +95,8 @@ def shortage(images: int, params: Params) -> Shortage | None:
     How many patches an image has only the backbone tells; none has more than FINEST allows, so
     that what is refused here no backbone can do.
     """
-    side = params.tiles * params.image_size // FINEST
-    return too_few("patchcore", images) or bank_too_small(images * side * side, params)
+    height, width = (params.tiles * side // FINEST for side in params.image_size)
+    return too_few("patchcore", images) or bank_too_small(images * height * width, params)
 
 
 def bank_too_small(patches: int, params: Params) -> Shortage | None:

@@ -20,7 +20,7 @@ from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.errors import InputError, cause, shown
 from blackswan.networks.backbones import Backbone, load_backbone
 from blackswan.outputs import replace_file
-from blackswan.params import Section, load_section
+from blackswan.params import Section, Size, load_section
 
 BATCH = 8  # images embedded at once: bounds memory, changes no result
 TENSORS, JSON, BACKBONE = "detector.safetensors", "detector.json", "backbone"
@@ -40,8 +40,8 @@ class PatchParams(Section):
 
     backbone: str  # a name of the fetch_weights block
     layers: list[int]
-    image_size: Annotated[int, Field(ge=16)]  # pixels, the square the backbone sees
-    tiles: Annotated[int, Field(ge=1, le=16)]  # a side; the backbone sees each as such a square
+    image_size: Size  # what the backbone sees
+    tiles: Annotated[int, Field(ge=1, le=16)]  # a side; the backbone sees each at that size
     smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
 
 

@@ -30,31 +30,31 @@ from blackswan.networks.backbones import (
     to_tensor,
 )
 from blackswan.outputs import write_json
-from blackswan.params import Section, load_section
+from blackswan.params import Section, Size, height_and_width, load_section
 
 LEARNS_ANOMALIES = True
 CLASSIFIERS = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers")
 
 
 class Input(Section):
-    """What the network expects: `image_size` pixels a side, RGB in [0, 1], normalised."""
+    """What the network expects: RGB in [0, 1], normalised."""
 
-    image_size: int
+    image_size: Size
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
     @classmethod
-    def of_weights(cls, weights: Path, image_size: int) -> "Input":
+    def of_weights(cls, weights: Path, image_size: int | Sequence[int]) -> "Input":
         """Take mean and deviation from the preprocessor_config.json beside the weights."""
         mean, deviation = read_normalisation(weights)
         return cls.model_validate({"image_size": image_size, "mean": mean, "deviation": deviation})
 
     def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Return (N, 3, image_size, image_size) float32 of RGB images, uint8 (H, W, 3)."""
+        """Return (N, 3, height, width) float32 of RGB images, uint8 (H, W, 3)."""
         return to_tensor(images, self.image_size, self.mean, self.deviation)
 
 
-def check_backbone(weights: Path, image_size: int, frozen_blocks: int = 0) -> None:
+def check_backbone(weights: Path, image_size: int | Sequence[int], frozen_blocks: int = 0) -> None:
     """Raise InputError unless the weights are of one of CLASSIFIERS, fit the size and can train.
 
     All are told by config.json alone, before any image is read.
@@ -68,7 +68,7 @@ def check_backbone(weights: Path, image_size: int, frozen_blocks: int = 0) -> No
         )
     config = AutoConfig.from_pretrained(weights, local_files_only=True)
     try:
-        check_size(weights, image_size, config.patch_size)
+        check_size(weights, height_and_width(image_size), config.patch_size)
     except InputError as error:
         raise InputError(f"train_vit.{error}") from None
     if frozen_blocks >= config.num_hidden_layers:
@@ -143,20 +143,21 @@ class Network(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Return logits (N, 2), patch_logits (N, h, w) and, with labels and masks, the loss.
 
-        Takes pixel_values (N, 3, S, S), labels (N,) and masks (N, S, S). The loss is the
+        Takes pixel_values (N, 3, H, W), labels (N,) and masks (N, H, W). The loss is the
         cross-entropy of the images plus that of the patches, whose target is the share of a patch
         that the mask covers.
         """
         output = self.classifier(pixel_values, output_hidden_states=True, **self.options)
-        side = pixel_values.shape[-1] // self.classifier.config.patch_size
+        patch = self.classifier.config.patch_size
+        height, width = (side // patch for side in pixel_values.shape[-2:])
         # Class and register tokens stand in front of those of the patches.
-        tokens = output.hidden_states[-1][:, -side * side :]
+        tokens = output.hidden_states[-1][:, -height * width :]
         result = {
             "logits": output.logits,
-            "patch_logits": self.patch_head(tokens).reshape(-1, side, side),
+            "patch_logits": self.patch_head(tokens).reshape(-1, height, width),
         }
         if labels is not None and masks is not None:
-            covered = functional.adaptive_avg_pool2d(masks, side)  # (N, h, w)
+            covered = functional.adaptive_avg_pool2d(masks, (height, width))
             result["loss"] = functional.cross_entropy(output.logits, labels)
             result["loss"] += functional.binary_cross_entropy_with_logits(
                 result["patch_logits"], covered

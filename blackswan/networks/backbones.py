@@ -22,6 +22,7 @@ from torch.nn.functional import conv2d, pad
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from blackswan.errors import InputError, cause, shown
+from blackswan.params import height_and_width
 
 TRANSFORMERS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 BATCH_NORM_EPSILON = 1e-3  # of TensorFlow's EfficientNet; torch's own is 1e-5
@@ -31,13 +32,18 @@ class Backbone:
     """A frozen network with the layers, the input size and the normalisation it is used with."""
 
     def __init__(
-        self, features: nn.Module, folder: Path, layers: list[int], image_size: int, tiles: int
+        self,
+        features: nn.Module,
+        folder: Path,
+        layers: list[int],
+        image_size: tuple[int, int],
+        tiles: int,
     ) -> None:
         self.mean, self.std = read_normalisation(folder)
         self.layers, self.image_size, self.tiles = layers, image_size, tiles
         self.features = features.eval().requires_grad_(False)
         with torch.inference_mode():
-            shapes = [layer.shape for layer in self.features(torch.zeros(1, 3, *[image_size] * 2))]
+            shapes = [layer.shape for layer in self.features(torch.zeros(1, 3, *image_size))]
         self.channels = [shape[1] for shape in shapes]
         self.grids = [(tiles * shape[2], tiles * shape[3]) for shape in shapes]  # (h, w) of a layer
 
@@ -51,20 +57,24 @@ class Backbone:
 
     def _embed_tiles(self, image: np.ndarray) -> list[Tensor]:
         """Return (C, h, w) per layer of an image that is seen one row of tiles at a time."""
-        side = self.image_size
-        [pixels] = to_tensor([image], self.tiles * side, self.mean, self.std)
+        height, width = self.image_size
+        whole = self.tiles * height, self.tiles * width
+        [pixels] = to_tensor([image], whole, self.mean, self.std)
         rows = []
-        for strip in pixels.split(side, 1):  # (3, side, tiles * side)
-            tiles = torch.stack(strip.split(side, 2)).contiguous(memory_format=torch.channels_last)
+        for strip in pixels.split(height, 1):  # (3, height, tiles * width)
+            tiles = torch.stack(strip.split(width, 2)).contiguous(memory_format=torch.channels_last)
             rows.append([torch.cat([*layer], 2) for layer in self.features(tiles)])
         return [torch.cat(layer, 1) for layer in zip(*rows, strict=True)]
 
 
-def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: int = 1) -> Backbone:
-    """Load the weights that fetch_weights wrote to `folder`; images become image_size squares.
+def load_backbone(
+    folder: Path, layers: Sequence[int], image_size: int | Sequence[int], tiles: int = 1
+) -> Backbone:
+    """Load the weights that fetch_weights wrote to `folder`; images are scaled to `image_size`.
 
-    With `tiles` above 1 an image is cut into tiles x tiles such squares, which the network sees one
-    by one; their embeddings are joined on one grid again. Small defects of large images need that.
+    That is a side in pixels, or height and width. With `tiles` above 1 an image is cut into tiles x
+    tiles pieces of that size, which the network sees one by one; their embeddings are joined on one
+    grid again. Small defects of large images need that.
 
     A layer of a transformer is the number of blocks that were run (hidden_states[k], 1 to depth);
     a layer of EfficientNet-Lite0 is a stage, 0 to 6, numbered like `blocks.k` of timm's
@@ -73,13 +83,13 @@ def load_backbone(folder: Path, layers: Sequence[int], image_size: int, tiles: i
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; run `dvc repro fetch_weights`, which writes it")
-    kind = model_type(folder)
+    kind, size = model_type(folder), height_and_width(image_size)
     if kind == "efficientnet_lite0":
         network: nn.Module = EfficientNetLite0(folder, list(layers))
-        return Backbone(network, folder, list(layers), image_size, tiles)
+        return Backbone(network, folder, list(layers), size, tiles)
     if kind in TRANSFORMERS:
-        network = Transformer(folder, list(layers), image_size)
-        return Backbone(network, folder, list(layers), image_size, tiles)
+        network = Transformer(folder, list(layers), size)
+        return Backbone(network, folder, list(layers), size, tiles)
     known = ", ".join(("efficientnet_lite0", *TRANSFORMERS))
     raise InputError(
         f"{folder}/config.json: model_type {shown(repr(kind))} is no backbone; known are {known}"
@@ -91,14 +101,15 @@ def model_type(folder: Path) -> str | None:
     return _read_json(folder / "config.json").get("model_type")
 
 
-def check_size(folder: Path, image_size: int, patch: int) -> None:
+def check_size(folder: Path, image_size: tuple[int, int], patch: int) -> None:
     """Raise InputError where patches of so many pixels do not fill an image."""
-    if image_size < patch or image_size % patch:
-        near = [max(patch, image_size // patch * patch), (image_size // patch + 1) * patch]
-        raise InputError(
-            f"image_size {image_size} is no multiple of the patch size {patch} of {folder}; "
-            f"choose {near[0]} or {near[1]}"
-        )
+    for side in image_size:
+        if side < patch or side % patch:
+            near = [max(patch, side // patch * patch), (side // patch + 1) * patch]
+            raise InputError(
+                f"image_size {side} is no multiple of the patch size {patch} of {folder}; "
+                f"choose {near[0]} or {near[1]}"
+            )
 
 
 def any_size(kind: str) -> dict[str, bool]:
@@ -121,17 +132,20 @@ def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
 
 
 def to_tensor(
-    images: Sequence[np.ndarray], image_size: int, mean: Sequence[float], std: Sequence[float]
+    images: Sequence[np.ndarray],
+    image_size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Tensor:
-    """Resize uint8 RGB images (H, W, 3) and normalise them: float32 (N, 3, size, size).
+    """Resize uint8 RGB images (H, W, 3) and normalise them: float32 (N, 3, height, width).
 
     Shrinking averages the pixels of an area, which does not alias; enlarging interpolates linearly.
     """
-    resized = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    resized = np.empty((len(images), *image_size, 3), np.uint8)
     for image, target in zip(images, resized, strict=True):
-        shrink = min(image.shape[:2]) > image_size
+        shrink = image.shape[0] > image_size[0] and image.shape[1] > image_size[1]
         method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        cv2.resize(image, (image_size, image_size), dst=target, interpolation=method)
+        cv2.resize(image, image_size[::-1], dst=target, interpolation=method)
     pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float()  # channels last in memory
     scale = torch.tensor(std).view(3, 1, 1) * 255
     return (pixels - torch.tensor(mean).view(3, 1, 1) * 255) / scale
@@ -140,7 +154,7 @@ def to_tensor(
 class Transformer(nn.Module):
     """The patch tokens of chosen blocks of a ViT, DINOv2 or DINOv3; no class or register tokens."""
 
-    def __init__(self, folder: Path, layers: list[int], image_size: int) -> None:
+    def __init__(self, folder: Path, layers: list[int], image_size: tuple[int, int]) -> None:
         super().__init__()
         from transformers import AutoConfig, AutoModel  # takes seconds to import
 
@@ -163,7 +177,7 @@ class Transformer(nn.Module):
             )
         self.options = any_size(config.model_type)
         self.skipped = 1 + getattr(config, "num_register_tokens", 0)
-        self.side = image_size // config.patch_size
+        self.grid = tuple(side // config.patch_size for side in image_size)
         self.tokens: dict[int, Tensor] = {}
         blocks = next(
             module
@@ -181,11 +195,11 @@ class Transformer(nn.Module):
         self.tokens[layer] = output if isinstance(output, Tensor) else output[0]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (N, 3, S, S) to one (N, C, S / patch, S / patch) per layer."""
+        """Map (N, 3, H, W) to one (N, C, H / patch, W / patch) per layer."""
         self.model(pixel_values=images, **self.options)
         tokens, self.tokens = self.tokens, {}
         patches = [tokens[layer][:, self.skipped :] for layer in self.layers]  # (N, h * w, C)
-        return [layer.transpose(1, 2).unflatten(2, (self.side, self.side)) for layer in patches]
+        return [layer.transpose(1, 2).unflatten(2, self.grid) for layer in patches]
 
 
 class EfficientNetLite0(nn.Module):

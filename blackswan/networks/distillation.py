@@ -60,7 +60,7 @@ def describe(backbone: Backbone, views: list[np.ndarray], size: Size) -> Tensor:
     PatchCore's embedding of views at twice the size, as in the paper: layers averaged over 3 x 3
     patches and joined on a grid of 4 pixels of the smaller view, less the border without patches.
     """
-    side = backbone.image_size // 8
+    side = backbone.image_size[0] // 8
     layers = [
         avg_pool2d(layer, 3, 1, 1, count_include_pad=False) for layer in backbone.embed(views)
     ]

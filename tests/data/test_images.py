@@ -256,8 +256,8 @@ def test_crop_box_outside(box):
 def test_nothing_to_do_returns_the_image_itself(picture):
     square = picture[:, :5]
     assert crop_and_resize(picture, "none", None) is picture
-    assert crop_and_resize(square, "center_square", 5) is square
-    assert crop_and_resize(square, (0, 0, 5, 5), 5, mask=True) is square
+    assert crop_and_resize(square, "center_square", (5, 5)) is square
+    assert crop_and_resize(square, (0, 0, 5, 5), (5, 5), mask=True) is square
 
 
 def test_crop_takes_the_pixels_of_the_box(picture):
@@ -268,13 +268,13 @@ def test_crop_takes_the_pixels_of_the_box(picture):
 def test_shrinking_averages():
     checks = np.indices((8, 8)).sum(axis=0) % 2 * 200
     image = np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8)
-    assert np.unique(crop_and_resize(image, "none", 4)).tolist() == [100]
+    assert np.unique(crop_and_resize(image, "none", (4, 4))).tolist() == [100]
 
 
 def test_each_direction_has_its_own_step():
     checks = np.indices((2, 8)).sum(axis=0) % 2 * 200  # to 4 x 4: taller and narrower
     image = np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8)
-    result = crop_and_resize(image, "none", 4)
+    result = crop_and_resize(image, "none", (4, 4))
     assert result.shape == (4, 4, 3)
     assert np.unique(result).tolist() == [100]
 
@@ -282,7 +282,7 @@ def test_each_direction_has_its_own_step():
 def test_masks_take_the_nearest_pixel():
     mask = np.zeros((4, 6), bool)
     mask[:, 3:] = True
-    scaled = crop_and_resize(mask, "none", 12, mask=True)
+    scaled = crop_and_resize(mask, "none", (12, 12), mask=True)
     assert scaled.dtype == np.bool_
     assert scaled.tolist() == [[False] * 6 + [True] * 6] * 12
 
@@ -302,22 +302,22 @@ def test_a_shrunk_mask_is_true_where_any_pixel_it_covers_is(height, width, size)
             ]
             for row in range(size)
         ]
-        assert crop_and_resize(mask, "none", size, mask=True).tolist() == expected
+        assert crop_and_resize(mask, "none", (size, size), mask=True).tolist() == expected
 
 
 def test_a_mask_shrinks_in_one_direction_and_grows_in_the_other():
     mask = np.zeros((2, 8), bool)
     mask[1, 3] = True
     expected = [[False] * 4, [False] * 4, [False, True, False, False], [False, True, False, False]]
-    assert crop_and_resize(mask, "none", 4, mask=True).tolist() == expected
+    assert crop_and_resize(mask, "none", (4, 4), mask=True).tolist() == expected
 
 
 def test_mask_stays_on_its_image():
     image = np.zeros((90, 120, 3), np.uint8)
     image[30:60, 40:70] = 255
     for size in (31, 64, 200):
-        small = crop_and_resize(image, "center_square", size)
-        mask = crop_and_resize(image.any(axis=2), "center_square", size, mask=True)
+        small = crop_and_resize(image, "center_square", (size, size))
+        mask = crop_and_resize(image.any(axis=2), "center_square", (size, size), mask=True)
         least = 0 if size < 90 else 127  # a mask that shrinks has all that is not quite black
         assert ((small[:, :, 0] > least) ^ mask).sum() <= 4 * size // 10
 

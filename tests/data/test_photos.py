@@ -65,7 +65,7 @@ def test_8_bits_are_not_decoded_for_the_scale(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("blackswan.data.depths.count_values", None)
     found = settle(tmp_path, items(Photo(path)), params())
     assert (found.images[0].read()[0] == 7).all()
-    assert found.not_square == 1
+    assert found.shapes == {(2, 3): 1}
     assert capsys.readouterr().err == ""
 
 

@@ -11,14 +11,14 @@ from blackswan.data.dataset import Row, Split, write_shards
 from blackswan.data.images import encode_png
 from blackswan.detectors import frozen, rows, vit
 
-SIZE, SIDE, BLOCKS = 56, 4, 3
+SIZE, BLOCKS = (84, 56), 3  # of 14 pixels 6 x 4 patches
 
 
 @pytest.fixture(params=vit.CLASSIFIERS)
 def network(request, tmp_path) -> vit.Network:
     config = AutoConfig.for_model(
         request.param, hidden_size=24, num_hidden_layers=BLOCKS, num_attention_heads=2,
-        intermediate_size=48, image_size=SIZE, patch_size=14,
+        intermediate_size=48, image_size=56, patch_size=14,
     )  # fmt: skip
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(tmp_path / "weights")
@@ -33,8 +33,8 @@ def training_rows(tmp_path) -> vit.TrainingRows:
 
 
 def draw(index: int) -> Row:
-    image = np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    mask = np.zeros((SIZE, SIZE), bool)
+    image = np.random.default_rng(index).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    mask = np.zeros(SIZE, bool)
     mask[:21, :14] = True
     anomalous = index % 2
     return Row(
@@ -91,8 +91,8 @@ def test_frozen_blocks_are_no_part_of_the_tail_until_they_are_put_back(network, 
 
 def test_the_masks_are_the_shares_of_the_patches(network, training_rows, tmp_path):
     remembered = frozen.Tail(network, 1, SIZE).remember(training_rows, 2, tmp_path)
-    expected = torch.zeros(SIDE, SIDE)
+    expected = torch.zeros(6, 4)
     expected[0, 0], expected[1, 0] = 1, 0.5
     assert torch.equal(remembered[1]["masks"], expected)
-    assert torch.equal(remembered[0]["masks"], torch.zeros(SIDE, SIDE))
+    assert torch.equal(remembered[0]["masks"], torch.zeros(6, 4))
     assert [int(remembered[index]["labels"]) for index in range(5)] == [0, 1, 0, 1, 0]

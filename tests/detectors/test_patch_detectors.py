@@ -20,6 +20,8 @@ DETECTORS = {
     "padim, full": ("padim", {**PADIM, "covariance": "full"}),
     "padim, low_rank": ("padim", {**PADIM, "covariance": "low_rank"}),
     "patchcore": ("patchcore", PATCHCORE),
+    "patchcore, tall": ("patchcore", {**PATCHCORE, "image_size": [112, 56], "tiles": 2}),
+    "dino_memory, wide": ("dino_memory", {**DINO, "method": "memory", "image_size": [56, 112]}),
     "patchcore, equation 7": ("patchcore", {**PATCHCORE, "top_fraction": None}),
     "gaussian_patches": ("gaussian_patches", GAUSSIANS),
     "dino_memory, memory": ("dino_memory", {**DINO, "method": "memory"}),
@@ -33,7 +35,7 @@ def fit(request, tmp_path_factory):
     name, changes = DETECTORS[request.param]
     module, folder = load_module(name), tmp_path_factory.mktemp("weights")
     write_weights(folder / "tiny", "dinov2")
-    params = module.Params(**SHARED, **changes)
+    params = module.Params(**SHARED | changes)
 
     def fit(images, seed=0):
         resources = Resources(validation=[], weights=folder, checkpoints=folder, seed=seed)

@@ -112,15 +112,16 @@ def test_the_patch_target_is_the_share_of_the_patch_that_the_mask_covers(weights
     assert torch.equal(output["loss"], expected)
 
 
-@pytest.mark.parametrize("size", [28, 84])
+@pytest.mark.parametrize("size", [28, 84, (84, 56)])
 def test_another_size_than_that_of_the_weights_is_scored_saved_and_loaded(
-    weights: Path, images: list[np.ndarray], tmp_path: Path, size: int
+    weights: Path, images: list[np.ndarray], tmp_path: Path, size: int | tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
     vit.check_backbone(weights, size)
     made = vit.Detector(vit.Network.from_weights(weights), vit.Input.of_weights(weights, size))
-    output = made.network(torch.zeros(1, 3, size, size))
-    assert output["patch_logits"].shape == (1, size // 14, size // 14)
+    height, width = made.inputs.image_size
+    output = made.network(torch.zeros(1, 3, height, width))
+    assert output["patch_logits"].shape == (1, height // 14, width // 14)
     scores = made.score(images)
     made.save(tmp_path / "model")
     loaded = vit.load(tmp_path / "model").score(images)
@@ -162,9 +163,9 @@ def test_every_kind_it_names_is_trained_at_any_size(tmp_path: Path, kind: str) -
         image_size=56, patch_size=14,
     )  # fmt: skip
     AutoModel.from_config(config).save_pretrained(tmp_path)
-    vit.check_backbone(tmp_path, 84)
+    vit.check_backbone(tmp_path, (84, 56))
     network = vit.Network.from_weights(tmp_path)
-    output = network(torch.zeros(1, 3, 84, 84), torch.tensor([1]), torch.ones(1, 84, 84))
-    assert output["patch_logits"].shape == (1, 6, 6)
+    output = network(torch.zeros(1, 3, 84, 56), torch.tensor([1]), torch.ones(1, 84, 56))
+    assert output["patch_logits"].shape == (1, 6, 4)
     output["loss"].backward()
     assert all(head.grad is not None for head in network.heads)

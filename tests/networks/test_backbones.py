@@ -64,39 +64,39 @@ def lite0(tmp_path):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("size", [70, 98])
+@pytest.mark.parametrize("size", [(70, 70), (98, 98), (70, 42)])
 def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, images, kind, size):
     model = save(tmp_path, CONFIGS[kind])
     backbone = load_backbone(tmp_path, [2, 1], size)
     found = backbone.embed(images)
 
-    side = size // 14
+    height, width = (side // 14 for side in size)
     assert backbone.channels == [32, 32]
-    assert backbone.grids == [(side, side), (side, side)]
+    assert backbone.grids == [(height, width)] * 2
     pixels = to_tensor(images, size, **{k: IMAGENET[f"image_{k}"] for k in ("mean", "std")})
     options = {"interpolate_pos_encoding": True} if kind == "vit" else {}
     with torch.inference_mode():
         states = model(pixels, output_hidden_states=True, **options).hidden_states
     for layer, embedding in zip([2, 1], found, strict=True):
-        tokens = states[layer][:, -side * side :]  # special tokens come first
-        expected = tokens.reshape(4, side, side, 32).permute(0, 3, 1, 2)
+        tokens = states[layer][:, -height * width :]  # special tokens come first
+        expected = tokens.reshape(4, height, width, 32).permute(0, 3, 1, 2)
         torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("tiles", [2, 3])
+@pytest.mark.parametrize(("tiles", "size"), [(2, (70, 70)), (3, (70, 70)), (2, (84, 42))])
 @pytest.mark.parametrize("network", ["dinov2", "lite0"])
-def test_tiles_are_seen_one_by_one_and_joined_in_place(tmp_path, lite0, network, tiles):
+def test_tiles_are_seen_one_by_one_and_joined_in_place(tmp_path, lite0, network, tiles, size):
     if network == "dinov2":
         save(tmp_path, CONFIGS["dinov2"])
-    size, layers = 70, [1, 2]
-    side = size * tiles
-    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    (high, wide), layers = size, [1, 2]
+    shape = 2, high * tiles, wide * tiles, 3
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     whole = load_backbone(tmp_path, layers, size, tiles)
     part = load_backbone(tmp_path, layers, size)
     assert whole.grids == [(tiles * height, tiles * width) for height, width in part.grids]
     found = whole.embed(images)
     for row, column in np.ndindex(tiles, tiles):
-        tile = images[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        tile = images[:, row * high : (row + 1) * high, column * wide : (column + 1) * wide]
         for layer, (height, width), expected in zip(
             found, part.grids, part.embed(tile), strict=True
         ):
@@ -112,7 +112,7 @@ def test_a_batch_of_four_equals_four_of_one(tmp_path, images):
     torch.testing.assert_close(backbone.embed(images)[0], singly, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [64, 75])  # even and odd: TensorFlow pads them differently
+@pytest.mark.parametrize("size", [(64, 64), (75, 75), (96, 43)])  # TensorFlow pads odd sides else
 def test_efficientnet_equals_the_package(lite0, images, size):
     network, folder = lite0
     blocks = {}
@@ -140,7 +140,7 @@ def test_efficientnet_batches_do_not_change_a_bit(lite0, images):
 def test_to_tensor_averages_when_it_shrinks_and_normalises():
     checkers = np.zeros((8, 8, 3), np.uint8)
     checkers[::2, 1::2] = checkers[1::2, ::2] = 200
-    found = to_tensor([checkers], 4, [0.5, 0.4, 0.3], [0.5, 0.25, 0.2])
+    found = to_tensor([checkers], (4, 4), [0.5, 0.4, 0.3], [0.5, 0.25, 0.2])
     expected = (100 / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.5, 0.25, 0.2])
     assert found.shape == (1, 3, 4, 4)
     torch.testing.assert_close(found, expected.view(1, 3, 1, 1).expand(1, 3, 4, 4))

@@ -104,6 +104,11 @@ def test_crop_and_size(tiny_project):
     row = split(tiny_project, "test")[0]
     assert decode_image(row.image).shape == (16, 16, 3)
     assert decode_mask(row.mask).shape == (16, 16)
+    tiny_project.set(build_dataset__image_size=[48, 20])
+    tiny_project.run("build_dataset")
+    row = split(tiny_project, "test")[0]
+    assert decode_image(row.image).shape == (48, 20, 3)
+    assert decode_mask(row.mask).shape == (48, 20)
     tiny_project.set(build_dataset__crop=[0, 0, 4, 4])
     message = tiny_project.refuse("build_dataset")
     assert "build_dataset.crop" in message

@@ -275,3 +275,23 @@ def test_it_says_whether_the_promise_on_false_alarms_holds(finished):
     assert said["flags"] <= max(1, normal.flagged.sum())
     assert bool(said["advice"]) == (said["verdict"] != "holds")
     assert result(finished)["verdict"] == said["verdict"]
+
+
+def test_a_tall_source_is_judged_in_its_own_shape(tiny_project):
+    tall = [64, 32]
+    tiny_project.set(
+        extract_frames__crop=[8, 0, 20, 40], extract_frames__size=tall,
+        build_dataset__image_size=tall, detectors__padim__image_size=[56, 28],
+    )  # fmt: skip
+    tiny_project.run_chain()
+    for stage in ("fit_detector", "evaluate_detector"):
+        tiny_project.run(stage, "padim")
+    tiny_project.run("fit_baseline")
+    tiny_project.run("evaluate_detector", NAME)
+    tiny_project.run("compare")
+    maps = pd.read_parquet(tiny_project.root / "data/scores/padim/maps.parquet")
+    assert set(zip(maps.height, maps.width, strict=True)) == {(64, 32)}
+    model = blackswan.load(tiny_project.root / "data/detectors/padim")
+    assert model.detector.backbone.grids == [(4, 2), (4, 2)]
+    new = model.score([np.zeros((40, 48, 3), np.uint8)])  # cropped and scaled as the clip was
+    assert new.anomaly_maps.shape == (1, 64, 32)

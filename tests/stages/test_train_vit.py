@@ -308,4 +308,4 @@ def test_what_cannot_be_trained_is_refused_before_any_image_is_read(
 def test_another_size_than_that_of_the_weights_is_trained(stage: ModuleType) -> None:
     Path("params.yaml").write_text(yaml.safe_dump({"train_vit": PARAMS | {"image_size": 84}}))
     stage.main()
-    assert vit.load(Path("data/models/vit")).inputs.image_size == 84
+    assert vit.load(Path("data/models/vit")).inputs.image_size == (84, 84)

@@ -1,6 +1,6 @@
 """Any source as one sequence of images: a video, a folder of either kind, an MVTec-style tree."""
 
-import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -8,11 +8,9 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from blackswan.data import photos
 from blackswan.data.files import list_files, list_images, tell, tell_left_out
-from blackswan.data.images import MAX_SIDE, Crop
+from blackswan.data.images import Crop, ImageSize
 from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
@@ -31,7 +29,7 @@ class Params(photos.Params):
     """What is taken of a source, and how its files are meant."""
 
     crop: Literal["auto"] | Crop  # auto: center_square of videos, none of photos
-    size: int | None = Field(ge=16, le=MAX_SIDE)  # pixels a side; null keeps the size of the source
+    size: ImageSize | None  # null keeps the size of the source
     video: video.Sampling
     folder: folder.Params
     category: InputName  # of an MVTec-style root with many; else empty
@@ -63,14 +61,33 @@ def open_source(path: Path, params: Params) -> Source:
         )
     settled = photos.settle(path, _list_photos(path, params), params)
     preprocessing = _preprocessing(params, "none", settled.bit_depth)
-    if settled.not_square and params.size and preprocessing.steps[0].crop == "none":
-        print(
-            f"{path}: {settled.not_square} of {len(settled.images)} photos are not square; they "
-            f"are scaled to {params.size} x {params.size}, which changes their aspect "
-            "(extract_frames.crop: center_square cuts instead)",
-            file=sys.stderr,
-        )
+    if params.size and preprocessing.steps[0].crop == "none":
+        _tell_stretched(path, settled.shapes, params.size)
     return Source(settled.images, preprocessing)
+
+
+def _tell_stretched(path: Path, shapes: Counter[tuple[int, int]], size: tuple[int, int]) -> None:
+    """Say how many photos change their aspect by more than a hundredth, and what keeps it."""
+    height, width = size
+    stretched = Counter(
+        {shape: n for shape, n in shapes.items() if not _is_like(shape, height / width)}
+    )
+    if not stretched:
+        return
+    [(commonest, _)] = stretched.most_common(1)
+    scale = min(size) / min(commonest)
+    kept = [round(side * scale) for side in commonest]
+    unlike = "square" if height == width else f"{height} x {width} in shape"
+    tell(
+        f"{path}: {stretched.total()} of {shapes.total()} photos are not {unlike}; they are scaled "
+        f"to {height} x {width}, which changes their aspect (extract_frames.crop: center_square "
+        f"cuts instead; size: {kept}, there, in build_dataset.image_size and in the image_size of "
+        "the detectors, keeps that of most)"
+    )
+
+
+def _is_like(shape: tuple[int, int], aspect: float) -> bool:
+    return abs(shape[0] / shape[1] - aspect) <= 0.01 * aspect
 
 
 def _decode(path: Path, videos: list[Path], params: Params) -> Iterable[SourceImage]:
