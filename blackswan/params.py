@@ -55,6 +55,11 @@ def _as_size(value: object) -> object:
     return sides[0], sides[-1]
 
 
+def written(size: tuple[int, int]) -> str:
+    """Return a size for a message: 224 x 224, or [320, 128], which params call it."""
+    return f"{size[0]} x {size[1]}" if size[0] == size[1] else str(list(size))
+
+
 def _in_short(size: tuple[int, int]) -> int | list[int]:
     return size[0] if size[0] == size[1] else list(size)
 

@@ -20,7 +20,7 @@ from blackswan.data.splits import SPLITS, assign_splits
 from blackswan.errors import InputError
 from blackswan.evaluation import support
 from blackswan.parallel import parallel_map
-from blackswan.params import PARAMS, load_section
+from blackswan.params import PARAMS, load_section, written
 
 SECONDS = 2.5  # of decoding; what remains of a large source is counted, or not looked at
 SHOWN = 20  # broken images that are named
@@ -50,7 +50,7 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
     found = _look_at(source.images)
     yield from _contents(path, found)
     step = source.preprocessing.steps[0]
-    size = f"{step.size} x {step.size}" if step.size else "as they are"
+    size = written(step.size) if step.size else "as they are"
     yield f"  taken     crop {step.crop}, size {size}"
     yield from (f"  broken    {sentence}" for sentence in found.broken[:SHOWN])
     problems = []
@@ -175,5 +175,7 @@ def _supported(frames: list[Frame], splitting: splits.Params, params_file: Path)
         + ", ".join(f"{split} {counts[split, 'normal']}" for split in SPLITS)
         + f" normal; test {counts['test', 'anomalous']} anomalous"
     )
+    if lost := splits.defects_left_out(frames, assigned):
+        yield f"  left out  {lost}"
     support.check(assigned, splitting.guard_seconds, params_file)
     yield "  support   every detector and evaluate.alpha have as many images as they ask for"

@@ -51,6 +51,18 @@ def test_a_source_that_has_all_it_needs(tmp_path):
     assert error == ""
 
 
+def test_pairs_of_shots_are_told_to_lose_some_defects(tmp_path):
+    for number in range(100):
+        for kind in ("normal", "anomaly"):
+            write(tmp_path / f"{kind}/part{number}.png", size=(40, 40))
+    params = tmp_path / "params.yaml"
+    written = PARAMS.read_text().replace("group_pattern: ''", "group_pattern: 'part(\\d+)'")
+    params.write_text(written)
+    lines = list(check(tmp_path, params))
+    assert "  splits    train 55, validation 20, test 25 normal; test 25 anomalous" in lines
+    assert any(line.startswith("  left out  75 anomalous images are left out") for line in lines)
+
+
 @pytest.fixture
 def numbered(tmp_path):
     """A hundred photos that slide over one texture, as a camera numbers the frames of a video."""

@@ -16,7 +16,7 @@ from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
 from blackswan.data.sources.annotations import Interval
 from blackswan.errors import InputError
-from blackswan.params import InputName, InputPath, Section
+from blackswan.params import InputName, InputPath, Section, written
 
 
 class SourceParams(Section):
@@ -68,19 +68,17 @@ def open_source(path: Path, params: Params) -> Source:
 
 def _tell_stretched(path: Path, shapes: Counter[tuple[int, int]], size: tuple[int, int]) -> None:
     """Say how many photos change their aspect by more than a hundredth, and what keeps it."""
-    height, width = size
-    stretched = Counter(
-        {shape: n for shape, n in shapes.items() if not _is_like(shape, height / width)}
-    )
+    aspect = size[0] / size[1]
+    stretched = Counter({shape: n for shape, n in shapes.items() if not _is_like(shape, aspect)})
     if not stretched:
         return
     [(commonest, _)] = stretched.most_common(1)
     scale = min(size) / min(commonest)
     kept = [round(side * scale) for side in commonest]
-    unlike = "square" if height == width else f"{height} x {width} in shape"
+    unlike = "square" if aspect == 1 else f"of the shape {written(size)}"
     tell(
         f"{path}: {stretched.total()} of {shapes.total()} photos are not {unlike}; they are scaled "
-        f"to {height} x {width}, which changes their aspect (extract_frames.crop: center_square "
+        f"to {written(size)}, which changes their aspect (extract_frames.crop: center_square "
         f"cuts instead; size: {kept}, there, in build_dataset.image_size and in the image_size of "
         "the detectors, keeps that of most)"
     )
