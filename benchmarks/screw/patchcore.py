@@ -31,13 +31,7 @@ from blackswan.params import load_section
 RESULT = Path("benchmarks/screw/patchcore.json")
 WEIGHTS = Path("data/weights")
 SEEDS = range(5)
-EQUATION_7 = {"neighbors": 1, "top_fraction": None}
-SETTINGS = {
-    "the defaults": {},
-    "equation 7": EQUATION_7,
-    "224 pixels": {"image_size": 224},
-    "224 pixels, equation 7": {"image_size": 224, **EQUATION_7},
-}
+SETTINGS = {"the defaults": {}, "equation 7": {"neighbors": 1, "top_fraction": None}}
 
 
 def read(paths: list[Path]) -> Frames:
