@@ -31,7 +31,11 @@ from blackswan.params import load_section
 RESULT = Path("benchmarks/screw/patchcore.json")
 WEIGHTS = Path("data/weights")
 SEEDS = range(5)
-SETTINGS = {"the defaults": {}, "equation 7": {"neighbors": 1, "top_fraction": None}}
+SETTINGS = {
+    "the defaults": {},
+    "equation 7": {"neighbors": 1, "top_fraction": None},
+    "224 pixels": {"image_size": 224},
+}
 
 
 def read(paths: list[Path]) -> Frames:
@@ -67,7 +71,8 @@ def main() -> None:
     params = load_section(patchcore.Params, "detectors.patchcore")
     found = {}
     for name, changes in SETTINGS.items():
-        found[name] = measure(normals, test, labels, params.model_copy(update=changes))
+        changed = patchcore.Params(**params.model_dump() | changes)
+        found[name] = measure(normals, test, labels, changed)
         print(name, found[name], flush=True)
         write_json(RESULT, found)
     record([str(RESULT.relative_to("benchmarks"))])
