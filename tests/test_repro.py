@@ -63,7 +63,8 @@ def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path
     for name in ("patchcore", "dino_memory"):  # taken out of params.yaml
         pipeline = pipeline.replace(f"        - ${{detectors.{name}.backbone}}\n", "")
     (root / "dvc.yaml").write_text(pipeline)
-    params["train_vit"] |= {"backbone": "tiny", "image_size": 56, "epochs": 3}
+    tiny = {"backbone": "tiny", "image_size": 56, "frozen_blocks": 1, "epochs": 3}
+    params["train_vit"] |= tiny
     params["compare"] |= {"references": {"vit": "", "median_residual": ""}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
