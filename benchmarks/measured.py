@@ -44,6 +44,8 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim", "dino_memory")),
         "params.yaml",
     ],
+    "cookies.json": PIPELINE,
+    "deeppcb.json": PIPELINE,
     "durations.json": PIPELINE,
     "folds.json": [
         "benchmarks/folds.py",
