@@ -63,6 +63,12 @@ class Header:
     orientation: int  # of EXIF, 1 where there is none; PNG may hold one behind its pixels, too
     pages: int  # or pictures of an animation; of JPEG one, for what phones add are no photos
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width once EXIF has turned it."""
+        sides = (self.height, self.width)
+        return sides[::-1] if self.orientation >= 5 else sides  # 5 to 8 are quarter turns
+
 
 def read_header(path: Path) -> Header:
     """Read what an image file says before its pixels, which stay undecoded."""

@@ -180,9 +180,8 @@ def crop_and_resize(
         image = image[top : top + box_height, left : left + box_width]
     if size is None or (box_height, box_width) == size:
         return image if whole else np.ascontiguousarray(image)
-    with memory(
-        2 * size[0] * size[1] * (1 if mask else 3)
-    ):  # the result, and what is next made of it
+    channels = 1 if mask else 3
+    with memory(2 * size[0] * size[1] * channels):  # the result, and what is next made of it
         return (_covered if mask else _averaged)(image, size)
 
 

@@ -133,7 +133,7 @@ def settle(source: Path, items: list[SourceImage], params: Params) -> Settled:
         else item
         for item in items
     ]
-    shapes = Counter((header.height, header.width) for header in headers if header is not None)
+    shapes = Counter(header.upright for header in headers if header is not None)
     return Settled(settled, bit_depth, shapes)
 
 

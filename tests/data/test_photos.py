@@ -69,6 +69,13 @@ def test_8_bits_are_not_decoded_for_the_scale(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_shapes_are_those_of_upright_photos(tmp_path, orientation):
+    path = save(tmp_path / "a.jpg", np.zeros((20, 30, 3), np.uint8), orientation)
+    found = settle(tmp_path, items(Photo(path)), params())
+    assert found.shapes == {found.images[0].read()[0].shape[:2]: 1}
+
+
 def test_files_of_several_pages_are_named(tmp_path, capsys):
     pages = [Image.new("RGB", (6, 6), colour) for colour in ("red", "green", "blue")]
     for name, count in (("a.tif", 3), ("b.webp", 2), ("c.png", 3), ("d.mpo", 2), ("e.tif", 1)):
