@@ -409,18 +409,18 @@ MISSPELT = "is not a known key; did you mean"
     [
         ("extract_frames", "source.path", ..., " is missing; add it"),
         ("extract_frames", "extract_frames.crop", "centre", " = 'centre': Input should be"),
-        ("extract_frames", "extract_frames.size", 8, " = 8: Input should be greater"),
+        ("extract_frames", "extract_frames.size", 8, " = 8: must be at least 16 pixels"),
         (
             "extract_frames",
             "extract_frames.size",
             9000,
-            " = 9000: Input should be less than or equal to 8944",
+            " = 9000: asks for more pixels than a square of 8944 has",
         ),
         (
             "build_dataset",
             "build_dataset.image_size",
             100_000,
-            " = 100000: Input should be less than or equal to 8944",
+            " = 100000: asks for more pixels than a square of 8944 has",
         ),
         ("extract_frames", "extract_frames.video.end_s", ..., " is missing; add it"),
         (
