@@ -7,7 +7,8 @@ its 12 blocks frozen, and ranks the normal images of the validation split agains
 into which the generators that it never saw paste anomalies. Written down before the first run: the
 choice is the number with the highest image AUROC, in the mean over seeds, generators and sources,
 and of numbers within .01 of it the largest, which trains fastest. The sample clip, which takes
-longest, runs with one seed. The sources besides it lie in ../shared/data, the weights in
+longest, runs with one seed. A design with none and four frozen, too, was stopped for its time
+before it had scored anything. The sources besides the sample lie in ../shared/data, the weights in
 data/weights.
 """
 

@@ -8,10 +8,8 @@ stages/train_vit.py`
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 from accelerate import PartialState
-from dvclive import Live
 from pydantic import Field
 from torch.utils.data import Dataset
 from transformers import (
@@ -33,6 +31,7 @@ from blackswan.networks.callbacks import (
     needed_by,
 )
 from blackswan.networks.checkpoints import fingerprint, last_complete, remove
+from blackswan.networks.curves import write_curves, write_losses
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, Size, load_section
 
@@ -127,28 +126,6 @@ def name_of_run(params: Params) -> str:
         params.model_dump_json(),
         [*data, *weights, *(Path(module) for module in (__file__, vit.__file__, frozen.__file__))],
     )
-
-
-def write_curves(history: list[dict[str, float]], folder: Path) -> None:
-    """Write DVCLive curves by epoch; durations stay out, for they never repeat."""
-    names = {
-        "loss": "train/loss",
-        "eval_loss": "validation/loss",
-        "learning_rate": "train/learning_rate",
-    }
-    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
-        for entry in history:
-            live.step = round(entry["epoch"])
-            for key, name in names.items():
-                if key in entry:
-                    live.log_metric(name, entry[key])
-
-
-def write_losses(history: list[dict[str, float]], path: Path) -> None:
-    """Write the loss of each epoch on train and validation, for the report of the detector."""
-    epochs = pd.DataFrame(history).groupby("epoch").first()
-    losses = epochs[["loss", "eval_loss"]].set_axis(["train", "validation"], axis="columns")
-    losses.set_axis(losses.index.astype(int)).to_csv(path, float_format="%.6g")
 
 
 def main() -> None:

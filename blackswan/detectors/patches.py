@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class PatchParams(Section):
 AnyParams = TypeVar("AnyParams", bound=PatchParams)
 
 
-class PatchDetector(Generic[AnyParams]):
+class PatchDetector(ABC, Generic[AnyParams]):
     """A fitted detector on patch embeddings: params, folder of the backbone, tensors."""
 
     def __init__(
@@ -70,9 +71,9 @@ class PatchDetector(Generic[AnyParams]):
             np.concatenate([each.anomaly_maps for each in scores]),
         )
 
+    @abstractmethod
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score as many images as fit in memory."""
-        raise NotImplementedError
 
     def save(self, folder: Path) -> None:
         """Write the tensors, the params and a copy of the backbone."""

@@ -120,7 +120,8 @@ def test_the_references_that_dino_memory_names_are_enough():
     shortage = rule(params_of(dino_memory, "dino_memory", references=16))
     assert shortage.setting == "detectors.dino_memory.references=7"
     assert rule(params_of(dino_memory, "dino_memory", references=7)) is None
-    assert rule(params_of(dino_memory, "dino_memory", references=8)) is not None
+    more = rule(params_of(dino_memory, "dino_memory", references=8))
+    assert more.setting == "detectors.dino_memory.references=7"
 
 
 @pytest.mark.parametrize("changes", [{"neighbors": 9}, {"top_fraction": None}])
@@ -129,7 +130,8 @@ def test_the_ratio_that_patchcore_names_is_enough(changes):
     shortage = rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=1e-5))
     assert shortage.setting == "detectors.patchcore.coreset_ratio=0.000040"
     assert rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=4e-5)) is None
-    assert rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=3e-5)) is not None
+    less = rule(params_of(patchcore, "patchcore", **changes, coreset_ratio=3e-5))
+    assert "keeps 7 of 230400 patches, fewer than" in less.problem
 
 
 def test_of_fewer_patches_than_neighbors_only_more_images_help():
