@@ -83,7 +83,8 @@ class Detector(PatchDetector[Params]):
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the largest patch scores."""
-        patch_scores = self._patch_scores(images)
+        # One at a time: how many rows a product has shows in its last bits.
+        patch_scores = torch.cat([self._patch_scores([image]) for image in images])
         maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
         return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
 

@@ -18,6 +18,7 @@ from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
+    BATCH,
     PatchDetector,
     PatchParams,
     backbone_of,
@@ -65,13 +66,16 @@ class Detector(PatchDetector[Params]):
         embeddings = _embed(
             self.backbone.embed(images), grid, self.tensors["selection"]
         )  # (P, N, D)
-        deviations = embeddings - self.tensors["mean"][:, None]
+        # A product of few rows takes another path and ends in other bits: all have as many.
+        deviations = embeddings.new_zeros(embeddings.shape[0], BATCH, embeddings.shape[2])
+        deviations[:, : len(images)] = embeddings - self.tensors["mean"][:, None]
         whitening = self.tensors["whitening"]
         if whitening.ndim == 2:  # diagonal
             white = deviations * whitening[:, None]
         else:
             white = deviations @ whitening.mT
-        return white.square().sum(2).sqrt().T.reshape(len(images), *grid)
+        distances = white.square().sum(2).sqrt().T  # (BATCH, P)
+        return distances[: len(images)].reshape(len(images), *grid)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:

@@ -174,12 +174,13 @@ class Detector:
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
-        device = next(self.network.parameters()).device
-        pixels = self.inputs.to_tensor(images).to(device)
+        device, count = next(self.network.parameters()).device, len(images)
+        # A lone image takes another path through the products and ends in other bits: it goes twice.
+        pixels = self.inputs.to_tensor(images).to(device).expand(max(2, count), -1, -1, -1)
         output = self.network(pixels)
-        patches = output["patch_logits"].sigmoid().cpu()  # (N, h, w)
-        maps = to_maps(patches, images[0].shape[:2], 0)
-        return Scores(output["logits"].softmax(dim=1)[:, 1].cpu().numpy(), maps, probabilities=True)
+        patches = output["patch_logits"][:count].sigmoid().cpu()  # (N, h, w)
+        probabilities = output["logits"][:count].softmax(dim=1)[:, 1].cpu().numpy()
+        return Scores(probabilities, to_maps(patches, images[0].shape[:2], 0), probabilities=True)
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""

@@ -81,6 +81,14 @@ def test_batches_and_threads_agree(images, detector):
         np.testing.assert_allclose(maps, results[0][1], rtol=1e-4, atol=1e-5)
 
 
+def test_company_changes_no_bit(images, detector):
+    queries = images[-11:]
+    together = detector.score(queries)
+    alone = [detector.score([image]) for image in queries]
+    np.testing.assert_array_equal(together.image_scores, [s.image_scores[0] for s in alone])
+    np.testing.assert_array_equal(together.anomaly_maps, [s.anomaly_maps[0] for s in alone])
+
+
 def test_same_seed_same_tensors_and_another_seed_others(images, fit, detector):
     again, other = fit(images), fit(images, seed=1)
     assert detector.tensors.keys() == again.tensors.keys()
