@@ -14,6 +14,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A person at a terminal sees pip's progress; a log file does not.
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 
+# Every test process holds half a gigabyte.
+CORES := --numprocesses logical --maxprocesses 8
+
 .DEFAULT_GOAL := help
 .PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop clean
 
@@ -24,11 +27,11 @@ repro: $(VENV)/.core ## run what changed of the pipeline, from the source to the
 	@python tools/lock.py
 	dvc repro
 
-test: $(VENV)/.test ## run the tests, a few minutes
-	python -m pytest
+test: $(VENV)/.test ## run the tests on all cores, a few minutes
+	python -m pytest $(CORES) --dist worksteal
 
 test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
-	python -m pytest -m slow --timeout 900
+	python -m pytest $(CORES) --dist loadgroup -m slow --timeout 900
 
 bench: $(VENV)/.core ## compare speed and memory with ffmpeg and a bare torch loop, 5 minutes
 	dvc repro --quiet fetch_sample fetch_weights

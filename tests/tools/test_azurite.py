@@ -37,6 +37,7 @@ Path("model.bin").write_bytes(rng.randbytes(20_000_000))
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("azurite"),  # one emulator, one port
     pytest.mark.skipif(not shutil.which("npm"), reason="npm is missing, which installs Azurite"),
 ]
 
