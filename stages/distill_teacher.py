@@ -21,7 +21,15 @@ from blackswan.data.dataset import Split
 from blackswan.data.files import list_images
 from blackswan.data.images import decode_image, read_image, write_png
 from blackswan.errors import InputError, run
-from blackswan.networks import backbones, distillation, pdn, training
+from blackswan.networks import (
+    backbones,
+    convolutions,
+    distillation,
+    efficientnet,
+    pdn,
+    resnet,
+    training,
+)
 from blackswan.networks.backbones import Backbone, load_backbone, to_tensor
 from blackswan.networks.checkpoints import fingerprint, remove
 from blackswan.networks.distillation import Read, Scale, Views, describe, measure
@@ -118,7 +126,7 @@ def name_of_run(params: Params) -> str:
     shards = sorted(params.images.glob("*.parquet"))
     listing = [] if shards else [(str(p), p.stat().st_size) for p in list_images(params.images)]
     weights = sorted((WEIGHTS / params.backbone).iterdir())
-    modules = (backbones, distillation, pdn, training)
+    modules = (backbones, convolutions, efficientnet, resnet, distillation, pdn, training)
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return fingerprint(f"{params.model_dump_json()} {listing}", [*shards, *weights, *code])
 
