@@ -98,8 +98,10 @@ def distill(
 ) -> tuple[Pdn, np.ndarray]:
     """Train the teacher; return it with the loss of each step, the mean squared difference."""
     with torch_seed(generator(params.seed, "distill_teacher", "initial weights")):
-        teacher = Pdn(params.size, sum(backbone.channels))
-    scale = Scale(teacher.channels)  # in the checkpoints: a resumed run does not measure it again
+        teacher = Pdn(params.size, sum(backbone.channels)).to(backbone.device)
+    scale = Scale(teacher.channels).to(
+        backbone.device
+    )  # in the checkpoints: a resumed run does not measure it again
     views = Views(pools, params.seed, "training")
 
     def begin() -> None:
@@ -113,7 +115,7 @@ def distill(
         target = scale(describe(backbone, batch, params.size))
         small = to_tensor(batch, (params.image_size,) * 2, backbone.mean, backbone.std)
         # Channels first in memory: the backward pass takes two thirds of the time of channels last.
-        return (teacher(small.contiguous()) - target).square().mean()
+        return (teacher(small.contiguous().to(backbone.device)) - target).square().mean()
 
     schedule = Schedule(params.steps, params.learning_rate, params.weight_decay)
     network = torch.nn.ModuleDict({"teacher": teacher, "scale": scale})

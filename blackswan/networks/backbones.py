@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from blackswan.errors import NO_MEMORY, InputError, cause, shown
-from blackswan.networks import efficientnet, resnet
+from blackswan.networks import devices, efficientnet, resnet
 from blackswan.params import height_and_width
 
 CONVOLUTIONAL = (*efficientnet.SCALES, *resnet.BLOCKS)
@@ -27,7 +27,10 @@ CONVNEXTS = ("convnext", "convnextv2", "dinov3_convnext")
 
 
 class Backbone:
-    """A frozen network with the layers, the input size and the normalisation it is used with."""
+    """A frozen network with the layers, the input size and the normalisation it is used with.
+
+    It lies on the device of `devices.device()`, and so does what it puts out.
+    """
 
     def __init__(
         self,
@@ -39,10 +42,12 @@ class Backbone:
     ) -> None:
         self.mean, self.std = read_normalisation(folder)
         self.layers, self.image_size, self.tiles = layers, image_size, tiles
-        self.features = features.eval().requires_grad_(False)
+        self.device = devices.device()
+        self.features = features.eval().requires_grad_(False).to(self.device)
         try:
             with torch.inference_mode():
-                shapes = [layer.shape for layer in self.features(torch.zeros(1, 3, *image_size))]
+                blank = torch.zeros(1, 3, *image_size, device=self.device)
+                shapes = [layer.shape for layer in self.features(blank)]
         except (RuntimeError, ValueError) as error:
             if any(words in str(error) for words in NO_MEMORY):
                 raise
@@ -54,7 +59,7 @@ class Backbone:
     def embed(self, images: Sequence[np.ndarray]) -> list[Tensor]:
         """Return one float32 tensor (N, C, h, w) per layer for uint8 RGB images (H, W, 3)."""
         if self.tiles == 1:
-            return self.features(to_tensor(images, self.image_size, self.mean, self.std))
+            return self._see(to_tensor(images, self.image_size, self.mean, self.std))
         rows = [self._embed_tiles(image) for image in images]
         return [torch.stack(layer) for layer in zip(*rows, strict=True)]
 
@@ -66,8 +71,18 @@ class Backbone:
         rows = []
         for strip in pixels.split(height, 1):  # (3, height, tiles * width)
             tiles = torch.stack(strip.split(width, 2)).contiguous(memory_format=torch.channels_last)
-            rows.append([torch.cat([*layer], 2) for layer in self.features(tiles)])
+            rows.append([torch.cat([*layer], 2) for layer in self._see(tiles)])
         return [torch.cat(layer, 1) for layer in zip(*rows, strict=True)]
+
+    def _see(self, pixels: Tensor) -> list[Tensor]:
+        """Return the layers of pixels (N, 3, H, W), as many at once as the device has room for."""
+        parts = devices.in_halves(
+            lambda part: self.features(part.to(self.device)), pixels,
+            "lower image_size and raise tiles, choose fewer or deeper layers",
+        )  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
 def load_backbone(
