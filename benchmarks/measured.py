@@ -36,6 +36,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "anomalib/results.json": [
         *(f"benchmarks/anomalib/{name}.py" for name in ("compare", "run_blackswan", "coreset")),
     ],
+    "backbones.json": ["benchmarks/backbones.py"],
     "bank.json": ["benchmarks/bank.py"],
     "blackswan_clip.json": PIPELINE,
     "calibration.json": ["benchmarks/calibration.py"],

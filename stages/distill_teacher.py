@@ -21,7 +21,15 @@ from blackswan.data.dataset import Split
 from blackswan.data.files import list_images
 from blackswan.data.images import decode_image, read_image, write_png
 from blackswan.errors import InputError, run
-from blackswan.networks import backbones, distillation, pdn, training
+from blackswan.networks import (
+    backbones,
+    convolutions,
+    distillation,
+    efficientnet,
+    pdn,
+    resnet,
+    training,
+)
 from blackswan.networks.backbones import Backbone, load_backbone, to_tensor
 from blackswan.networks.checkpoints import fingerprint, remove
 from blackswan.networks.distillation import Read, Scale, Views, describe, measure
@@ -90,8 +98,10 @@ def distill(
 ) -> tuple[Pdn, np.ndarray]:
     """Train the teacher; return it with the loss of each step, the mean squared difference."""
     with torch_seed(generator(params.seed, "distill_teacher", "initial weights")):
-        teacher = Pdn(params.size, sum(backbone.channels))
-    scale = Scale(teacher.channels)  # in the checkpoints: a resumed run does not measure it again
+        teacher = Pdn(params.size, sum(backbone.channels)).to(backbone.device)
+    scale = Scale(teacher.channels).to(
+        backbone.device
+    )  # in the checkpoints: a resumed run does not measure it again
     views = Views(pools, params.seed, "training")
 
     def begin() -> None:
@@ -105,7 +115,7 @@ def distill(
         target = scale(describe(backbone, batch, params.size))
         small = to_tensor(batch, (params.image_size,) * 2, backbone.mean, backbone.std)
         # Channels first in memory: the backward pass takes two thirds of the time of channels last.
-        return (teacher(small.contiguous()) - target).square().mean()
+        return (teacher(small.contiguous().to(backbone.device)) - target).square().mean()
 
     schedule = Schedule(params.steps, params.learning_rate, params.weight_decay)
     network = torch.nn.ModuleDict({"teacher": teacher, "scale": scale})
@@ -118,7 +128,7 @@ def name_of_run(params: Params) -> str:
     shards = sorted(params.images.glob("*.parquet"))
     listing = [] if shards else [(str(p), p.stat().st_size) for p in list_images(params.images)]
     weights = sorted((WEIGHTS / params.backbone).iterdir())
-    modules = (backbones, distillation, pdn, training)
+    modules = (backbones, convolutions, efficientnet, resnet, distillation, pdn, training)
     code = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return fingerprint(f"{params.model_dump_json()} {listing}", [*shards, *weights, *code])
 

@@ -6,10 +6,11 @@ be from the picks bounds where it is now: only points that may be among the fart
 to date, by one matrix product with the picks they missed, and most never meet most of the picks.
 Inside a block of the farthest greedy goes on alone while they are farther than everything outside.
 
-Two distances are in play. The matrix product is float32 with a proven error bound (`slack`) and
-only chooses who is looked at. Every decision is made in float64, where distances within `tie` of
-each other count as equal and the smallest index wins: picks do not depend on threads, BLAS, or on
-whether the points lie in memory or on disk, where each is read a few times in all.
+Two distances are in play. The matrix product is float32 with a proven error bound (`slack`), on the
+GPU where there is one, and only chooses who is looked at. Every decision is made in float64, where
+distances within `tie` of each other count as equal and the smallest index wins: picks do not depend
+on threads, BLAS, the device, or on whether the points lie in memory or on disk, where each is read
+a few times in all.
 """
 
 import math
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from blackswan.detectors.rows import MemoryRows, Rows
 from blackswan.errors import InputError
+from blackswan.networks.devices import device
 
 Projection = Literal["sparse", "gaussian"]
 
@@ -147,18 +149,20 @@ class _Greedy:
         rows = rows[self.met[rows].sort(stable=True).indices]
         # Written again and again: fresh pages would cost a third of the time.
         gathered = torch.empty(min(ROWS, len(rows)), self.points.shape[1])
-        product = torch.empty(len(gathered) * min(COLUMNS, self.count))
+        product = torch.empty(len(gathered) * min(COLUMNS, self.count), device=device())
         for part in rows.split(ROWS):
-            block = self.points.take(part, out=gathered[: len(part)])
-            nearest = torch.full((len(part),), torch.inf)
+            block = self.points.take(part, out=gathered[: len(part)]).to(device())
+            nearest = torch.full((len(part),), torch.inf, device=device())
             for begin in range(int(self.met[part[0]]), self.count, COLUMNS):
                 missed = slice(begin, min(begin + COLUMNS, self.count))
                 size = missed.stop - begin
                 squared = product[: len(part) * size].view(len(part), size)
-                centres = self.centres[missed].T
-                torch.addmm(self.centre_norms[missed], block, centres, alpha=-2, out=squared)
+                centres, norms = (
+                    values[missed].to(device()) for values in (self.centres, self.centre_norms)
+                )
+                torch.addmm(norms, block, centres.T, alpha=-2, out=squared)
                 nearest = torch.minimum(nearest, squared.amin(1))
-            self.far[part] = torch.minimum(self.far[part], nearest + self.norms[part])
+            self.far[part] = torch.minimum(self.far[part], nearest.cpu() + self.norms[part])
             self.met[part] = self.count
 
     def _exact(self, rows: Tensor) -> np.ndarray:

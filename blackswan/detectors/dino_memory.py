@@ -145,7 +145,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             if keeps:
                 bank[number * positions : (number + 1) * positions] = patches
             if number < MASK_REFERENCES:
-                sample.append(patches)
+                sample.append(patches.cpu())
     values, vectors = torch.linalg.eigh(moments.take_covariances()[0])
     tensors = {}
     if keeps:

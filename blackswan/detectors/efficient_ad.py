@@ -27,6 +27,7 @@ from blackswan.errors import InputError
 from blackswan.networks import pdn, training
 from blackswan.networks.backbones import read_normalisation, to_tensor
 from blackswan.networks.checkpoints import fingerprint
+from blackswan.networks.devices import device
 from blackswan.networks.embeddings import channel_statistics
 from blackswan.networks.pdn import Pdn
 from blackswan.networks.training import Schedule, Shuffled, torch_seed
@@ -155,7 +156,7 @@ class Input:
         sides = self.image_size, self.image_size
         square = crop_and_resize(image, "none", sides)
         # Channels first in memory: a step takes 1.0 s of CPU time per image, channels last 1.4 s.
-        return to_tensor([square], sides, self.mean, self.std).contiguous()
+        return to_tensor([square], sides, self.mean, self.std).contiguous().to(device())
 
 
 class Detector:
@@ -171,7 +172,7 @@ class Detector:
         image_scores, maps = [], []
         frame = [pdn.border(self.network.teacher.size)] * 4
         for image in images:  # one by one: neighbours in a batch change no bit
-            combined = self.network.combined_map(self.inputs(image))
+            combined = self.network.combined_map(self.inputs(image)).cpu()
             image_scores.append(combined.amax((1, 2)).numpy())
             # No whole patch lies at the border; 0 there means as normal as nine in ten patches.
             maps.append(to_maps(pad(combined, frame), image.shape[:2], 0))
@@ -217,7 +218,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     prepared = _prepare(images, params.image_size, spool)
 
     with torch_seed(generator(resources.seed, "efficient_ad", "initial weights")):
-        network = Network(teacher, params.image_size)
+        network = Network(teacher, params.image_size).to(device())
 
     order = Shuffled(
         len(prepared), lambda n: generator(resources.seed, "efficient_ad", f"pass {n}")
@@ -257,7 +258,9 @@ def load(folder: Path) -> Detector:
     network = Network(Pdn(content["size"], content["channels"]), params.image_size)
     network.load_state_dict(load_tensors(folder))
     inputs = Input(params.image_size, content["mean"], content["std"])
-    return Detector(params, network, inputs, (folder / LOSSES).read_text(encoding="utf-8"))
+    return Detector(
+        params, network.to(device()), inputs, (folder / LOSSES).read_text(encoding="utf-8")
+    )
 
 
 def _prepare(images: Images, image_size: int, path: Path) -> np.ndarray:
@@ -302,7 +305,9 @@ def _normalise_teacher(teacher: Pdn, prepared: np.ndarray, inputs: Input) -> Non
 def _quantiles(network: Network, validation: Images, inputs: Input) -> Tensor:
     """Return q_a and q_b of both maps over all patches of normal images: (2, 2)."""
     bar = tqdm(validation, "normalise the maps", len(validation), unit="image", disable=None)
-    found = [network.raw_maps(inputs(image))[0].flatten(1).numpy() for image in bar]  # (2, h * w)
+    found = [  # (2, h * w) each
+        network.raw_maps(inputs(image))[0].flatten(1).cpu().numpy() for image in bar
+    ]
     quantiles = np.quantile(np.concatenate(found, axis=1), [Q_A, Q_B], axis=1).T
     if not (quantiles[:, 1] > quantiles[:, 0]).all():
         raise InputError("the maps of all validation images are flat; take images of more variety")

@@ -7,7 +7,6 @@ and an epoch costs the blocks behind them alone.
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from blackswan.detectors.rows import Rows, rows_for
 from blackswan.detectors.vit import Network, TrainingRows
+from blackswan.networks.devices import device
 
 
 class RememberedRows(Dataset):
@@ -91,11 +91,10 @@ class Tail(nn.Module):
 
     def _run_frozen(self, pixels: Tensor) -> Tensor:
         """Return the tokens (N, T, D) that the frozen blocks make of pixels (N, 3, H, W)."""
-        device = PartialState().device
         tail = self.encoder.get_submodule("layer")
         self.encoder.layer = nn.ModuleList(self.frozen)
         with self.frozen[-1].register_forward_hook(self.stand_in.keep):
-            self.model.to(device)(pixels.to(device), **self.network.options)
+            self.model.to(device())(pixels.to(device()), **self.network.options)
         self.encoder.layer = tail
         return self.stand_in.tokens.cpu()
 

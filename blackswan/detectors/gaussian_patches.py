@@ -32,6 +32,7 @@ from blackswan.detectors.patches import (
 )
 from blackswan.errors import InputError
 from blackswan.networks.backbones import Backbone
+from blackswan.networks.devices import device
 from blackswan.networks.embeddings import Moments, concatenate, finest_grid
 from blackswan.seeds import generator
 
@@ -71,7 +72,7 @@ class Detector(PatchDetector[Params]):
         """Return the distances (N,) of patches (N, D)."""
         means, whitening = self.tensors["mean"], self.tensors["whitening"]
         near = _nearest(patches, means, min(CANDIDATES, len(means)))
-        squared = torch.empty(near.shape)
+        squared = torch.empty(near.shape, device=near.device)
         for number in near.unique().tolist():
             rows, columns = torch.nonzero(near == number, as_tuple=True)
             white = (patches[rows] - means[number]) @ whitening[number].T
@@ -150,9 +151,12 @@ def k_means(points: Tensor, components: int, rng: np.random.Generator) -> Tensor
 
 def _nearest(points: Tensor, centres: Tensor, count: int = 1) -> Tensor:
     """Return the indices (N, count) of the centres (K, D) that are nearest to points (N, D)."""
-    norms = centres.square().sum(1)
-    products = (torch.addmm(norms, part, centres.T, alpha=-2) for part in points.split(BLOCK))
-    return torch.cat([product.topk(count, largest=False).indices for product in products])
+    centres = centres.to(device())
+    norms, found = centres.square().sum(1), []
+    for part in points.split(BLOCK):
+        product = torch.addmm(norms, part.to(device()), centres.T, alpha=-2)
+        found.append(product.topk(count, largest=False).indices.to(points.device))
+    return torch.cat(found)
 
 
 def _sample(patches: Iterator[Tensor], total: int, rng: np.random.Generator) -> Tensor:
@@ -161,7 +165,7 @@ def _sample(patches: Iterator[Tensor], total: int, rng: np.random.Generator) -> 
     found, seen = [], 0
     for block in patches:
         inside = chosen[(chosen >= seen) & (chosen < seen + len(block))]
-        found.append(block[inside - seen])
+        found.append(block[inside - seen].cpu())
         seen += len(block)
     return torch.cat(found)
 

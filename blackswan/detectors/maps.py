@@ -18,7 +18,7 @@ def to_maps(patch_scores: Tensor, size: tuple[int, int], smoothing: float) -> np
     """
     rows = _enlarging(patch_scores.shape[1], size[0], smoothing)
     columns = _enlarging(patch_scores.shape[2], size[1], smoothing)
-    return (rows @ patch_scores.float() @ columns.T).numpy()
+    return (rows @ patch_scores.float().cpu() @ columns.T).numpy()
 
 
 @lru_cache(maxsize=16)

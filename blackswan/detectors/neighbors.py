@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from blackswan.networks.devices import rows_at_once
+
 QUERIES = 1024  # rows of one product; with BANK columns its result stays near the cache
 BANK = 8192
 SPARE = 4  # candidates beyond k: float32 noise swaps neighbours that are nearly as near
@@ -11,21 +13,23 @@ SPARE = 4  # candidates beyond k: float32 noise swaps neighbours that are nearly
 def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Find the k nearest bank rows of every query row.
 
-    queries (N, D) and bank (M, D), float32, k <= M. Returns Euclidean distances (N, k), ascending,
-    and indices (N, k). Memory beside the result is bounded by the block sizes. |q|^2 + |b|^2 - 2
-    q.b only proposes candidates; their distances are computed again as |q - b|, because the
-    difference of large squares loses the digits of small distances, and loses others in batches of
-    another size.
+    queries (N, D) and bank (M, D), float32, k <= M; all is done where the queries are. Returns
+    Euclidean distances (N, k), ascending, and indices (N, k). Memory beside the result is bounded
+    by the block sizes. |q|^2 + |b|^2 - 2 q.b only proposes candidates; their distances are computed
+    again as |q - b|, because the difference of large squares loses the digits of small distances,
+    and loses others in batches of another size.
     """
+    bank = bank.to(queries.device)
     norms = bank.square().sum(1)
-    parts = [_nearest(block, bank, norms, k) for block in queries.split(QUERIES)]
+    rows = rows_at_once(queries.device, 4 * (BANK + 2 * bank.shape[1]), QUERIES)
+    parts = [_nearest(block, bank, norms, k) for block in queries.split(rows)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = min(k + SPARE, len(bank))
     scores = queries.new_empty((len(queries), 0))
-    found = torch.empty((len(queries), 0), dtype=torch.int64)
+    found = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), BANK):
         part = slice(start, start + BANK)
         product = torch.addmm(norms[part], queries, bank[part].T, alpha=-2)  # |b|^2 - 2 q.b

@@ -125,6 +125,7 @@ def _selection(params: Params, channels: int, features: int, seed: int) -> Tenso
 
 def _embed(layers: Sequence[Tensor], grid: tuple[int, int], selection: Tensor) -> Tensor:
     """Return the reduced embeddings of every position, (P, N, D)."""
+    selection = selection.to(layers[0].device)
     if selection.ndim == 1:  # select first: most channels never need to be enlarged
         first, chosen = 0, []
         for layer in layers:

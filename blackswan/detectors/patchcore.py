@@ -141,7 +141,8 @@ class Detector(PatchDetector[Params]):
         """
         highest, position = patch_scores.max(1)
         if self.params.reweighting > 1:
-            bank, rows = self.tensors["memory_bank"], torch.arange(len(patches))
+            bank = self.tensors["memory_bank"]
+            rows = torch.arange(len(patches), device=patches.device)
             query = patches[rows, position]  # m_test of equation 6
             neighbor = bank[closest[rows, position]]  # m*
             _, around = nearest(neighbor, bank, self.params.reweighting)  # N_b(m*), m* among them
@@ -149,7 +150,7 @@ class Detector(PatchDetector[Params]):
             distance = (query - neighbor).norm(dim=1)
             # exp(s*) / sum(exp(spread)), without overflow
             highest = highest * (1 - (distance - spread.logsumexp(1)).exp())
-        return highest.numpy()
+        return highest.cpu().numpy()
 
     @torch.inference_mode()
     def add(self, images: Sequence[np.ndarray]) -> None:
@@ -163,14 +164,14 @@ class Detector(PatchDetector[Params]):
         """
         if not len(images):
             return
-        grid, bank = finest_grid(self.backbone), self.tensors["memory_bank"]
+        grid, bank = finest_grid(self.backbone), self.tensors["memory_bank"].cpu()
         total = len(images) * grid[0] * grid[1]
         needed = 4 * (2 * total + 3 * len(bank)) * bank.shape[1]
         check_memory(needed, f"patchcore with {total} more patches", "add fewer images at a time")
         directions = self.tensors.get("directions")
         patches = torch.cat(
             [
-                _embed(self.backbone.embed(batch), grid, self.params.neighborhood, directions)
+                _embed(self.backbone.embed(batch), grid, self.params.neighborhood, directions).cpu()
                 for batch in slices(images)
             ]
         ).flatten(0, 1)
@@ -178,10 +179,11 @@ class Detector(PatchDetector[Params]):
         limit = self.params.bank_patches or size
         if size <= limit:
             added = patches[farther(bank, patches, size - len(bank))]
-            self.tensors["memory_bank"] = torch.cat([bank, added])
+            bank = torch.cat([bank, added])
         else:
             both = torch.cat([bank, patches])
-            self.tensors["memory_bank"] = both[k_center(both, limit, 0)]
+            bank = both[k_center(both, limit, 0)]
+        self.tensors["memory_bank"] = bank.to(self.backbone.device)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
@@ -237,4 +239,4 @@ def _embed(
         # Zeros beyond the border count, as in the paper's code.
         layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
     patches = concatenate(layers, grid, "bilinear").flatten(2).mT  # (N, P, C)
-    return patches @ directions if directions is not None else patches
+    return patches @ directions.to(patches.device) if directions is not None else patches

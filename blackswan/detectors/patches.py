@@ -19,6 +19,7 @@ from tqdm import tqdm
 from blackswan.data.shortages import refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.errors import InputError, cause, shown
+from blackswan.networks import devices
 from blackswan.networks.backbones import Backbone, load_backbone
 from blackswan.outputs import replace_file
 from blackswan.params import Section, Size, load_section
@@ -59,13 +60,21 @@ class PatchDetector(ABC, Generic[AnyParams]):
         tensors: dict[str, Tensor],
         backbone: Backbone | None = None,
     ) -> None:
-        self.params, self.weights, self.tensors = params, weights, tensors
+        self.params, self.weights = params, weights
+        # Where the backbone is, and with it all that meets them.
+        self.tensors = {name: tensor.to(devices.device()) for name, tensor in tensors.items()}
         self.backbone = backbone or open_backbone(weights, params)
 
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size."""
-        scores = [self.score_batch(batch) for batch in slices(images)]
+        scores = [
+            part
+            for batch in slices(images)
+            for part in devices.in_halves(
+                self.score_batch, batch, "lower image_size or what the detector remembers"
+            )
+        ]
         return Scores(
             np.concatenate([each.image_scores for each in scores]),
             np.concatenate([each.anomaly_maps for each in scores]),
@@ -124,7 +133,7 @@ def top_mean(patch_scores: Tensor, fraction: float) -> np.ndarray:
     """Return the mean (N,) of the largest share of the patch scores (N, h, w) of each image."""
     patch_scores = patch_scores.flatten(1)
     count = max(1, round(patch_scores.shape[1] * fraction))
-    return patch_scores.topk(count).values.mean(1).numpy()
+    return patch_scores.topk(count).values.mean(1).cpu().numpy()
 
 
 def check_features(features: int | None, backbone: Backbone, name: str) -> int:

@@ -59,7 +59,7 @@ class DiskRows:
 
     def append(self, block: Tensor) -> None:
         """Fill the next rows."""
-        self._file.write(block.contiguous().numpy().data)
+        self._file.write(block.cpu().contiguous().numpy().data)
 
     def take(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the rows of these indices, written to `out` where it is given."""

@@ -29,6 +29,7 @@ from blackswan.networks.backbones import (
     read_normalisation,
     to_tensor,
 )
+from blackswan.networks.devices import device
 from blackswan.outputs import write_json
 from blackswan.params import Section, Size, height_and_width, load_section
 
@@ -197,4 +198,4 @@ def load(folder: Path) -> Detector:
             AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
         )
     network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
-    return Detector(network, load_section(Input, "input", folder / "detector.json"))
+    return Detector(network.to(device()), load_section(Input, "input", folder / "detector.json"))

@@ -1,12 +1,10 @@
 """Frozen networks: RGB images in, patch embeddings of chosen layers out.
 
-EfficientNet-Lite0 (arXiv 1905.11946, without squeeze-and-excitation) is built here, since the
-package that goes with its weights gives no intermediate features; every vision transformer comes
-from transformers. Nothing deeper than the deepest chosen layer is built or run.
+EfficientNet-Lite and ResNets are plain torch (efficientnet.py, resnet.py); vision transformers and
+ConvNeXt come from transformers. Nothing deeper than the deepest chosen layer is run.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,18 +16,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from blackswan.errors import InputError, cause, shown
+from blackswan.errors import NO_MEMORY, InputError, cause, shown
+from blackswan.networks import devices, efficientnet, resnet
 from blackswan.params import height_and_width
 
+CONVOLUTIONAL = (*efficientnet.SCALES, *resnet.BLOCKS)
 TRANSFORMERS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-BATCH_NORM_EPSILON = 1e-3  # of TensorFlow's EfficientNet; torch's own is 1e-5
+CONVNEXTS = ("convnext", "convnextv2", "dinov3_convnext")
 
 
 class Backbone:
-    """A frozen network with the layers, the input size and the normalisation it is used with."""
+    """A frozen network with the layers, the input size and the normalisation it is used with.
+
+    It lies on the device of `devices.device()`, and so does what it puts out.
+    """
 
     def __init__(
         self,
@@ -41,9 +42,16 @@ class Backbone:
     ) -> None:
         self.mean, self.std = read_normalisation(folder)
         self.layers, self.image_size, self.tiles = layers, image_size, tiles
-        self.features = features.eval().requires_grad_(False)
-        with torch.inference_mode():
-            shapes = [layer.shape for layer in self.features(torch.zeros(1, 3, *image_size))]
+        self.device = devices.device()
+        self.features = features.eval().requires_grad_(False).to(self.device)
+        try:
+            with torch.inference_mode():
+                blank = torch.zeros(1, 3, *image_size, device=self.device)
+                shapes = [layer.shape for layer in self.features(blank)]
+        except (RuntimeError, ValueError) as error:
+            if any(words in str(error) for words in NO_MEMORY):
+                raise
+            raise _does_not_fit(folder, f" ({cause(error)})") from None
         self.channels = [shape[1] for shape in shapes]
         self.grids = [(tiles * shape[2], tiles * shape[3]) for shape in shapes]  # (h, w) of a layer
 
@@ -51,7 +59,7 @@ class Backbone:
     def embed(self, images: Sequence[np.ndarray]) -> list[Tensor]:
         """Return one float32 tensor (N, C, h, w) per layer for uint8 RGB images (H, W, 3)."""
         if self.tiles == 1:
-            return self.features(to_tensor(images, self.image_size, self.mean, self.std))
+            return self._see(to_tensor(images, self.image_size, self.mean, self.std))
         rows = [self._embed_tiles(image) for image in images]
         return [torch.stack(layer) for layer in zip(*rows, strict=True)]
 
@@ -63,8 +71,18 @@ class Backbone:
         rows = []
         for strip in pixels.split(height, 1):  # (3, height, tiles * width)
             tiles = torch.stack(strip.split(width, 2)).contiguous(memory_format=torch.channels_last)
-            rows.append([torch.cat([*layer], 2) for layer in self.features(tiles)])
+            rows.append([torch.cat([*layer], 2) for layer in self._see(tiles)])
         return [torch.cat(layer, 1) for layer in zip(*rows, strict=True)]
+
+    def _see(self, pixels: Tensor) -> list[Tensor]:
+        """Return the layers of pixels (N, 3, H, W), as many at once as the device has room for."""
+        parts = devices.in_halves(
+            lambda part: self.features(part.to(self.device)), pixels,
+            "lower image_size and raise tiles, choose fewer or deeper layers",
+        )  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
 def load_backbone(
@@ -77,28 +95,36 @@ def load_backbone(
     grid again. Small defects of large images need that.
 
     A layer of a transformer is the number of blocks that were run (hidden_states[k], 1 to depth);
-    a layer of EfficientNet-Lite0 is a stage, 0 to 6, numbered like `blocks.k` of timm's
+    of a ResNet it is 1 to 4 (`layer1` to `layer4` of timm and torchvision), of a ConvNeXt a stage,
+    0 to 3, of an EfficientNet-Lite a stage, 0 to 6, numbered like `blocks.k` of timm's
     tf_efficientnet_lite0. Raises InputError where the weights are missing or unknown, or layers or
     size do not fit them.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is missing; run `dvc repro fetch_weights`, which writes it")
     kind, size = model_type(folder), height_and_width(image_size)
-    if kind == "efficientnet_lite0":
-        network: nn.Module = EfficientNetLite0(folder, list(layers))
-        return Backbone(network, folder, list(layers), size, tiles)
-    if kind in TRANSFORMERS:
+    if kind in CONVOLUTIONAL:
+        network = _convolutional(kind, folder, list(layers))
+    elif kind in TRANSFORMERS:
         network = Transformer(folder, list(layers), size)
-        return Backbone(network, folder, list(layers), size, tiles)
-    known = ", ".join(("efficientnet_lite0", *TRANSFORMERS))
-    raise InputError(
-        f"{folder}/config.json: model_type {shown(repr(kind))} is no backbone; known are {known}"
-    )
+    elif kind in CONVNEXTS:
+        network = ConvNext(folder, list(layers), size)
+    else:
+        known = ", ".join((*CONVOLUTIONAL, *TRANSFORMERS, *CONVNEXTS))
+        raise InputError(
+            f"{folder}/config.json: model_type {shown(repr(kind))} is no backbone; known are "
+            f"{known}"
+        )
+    return Backbone(network, folder, list(layers), size, tiles)
 
 
 def model_type(folder: Path) -> str | None:
-    """Return what kind of network the weights in `folder` are of, by their config.json."""
-    return _read_json(folder / "config.json").get("model_type")
+    """Return what kind of network the weights in `folder` are of, by their config.json.
+
+    That of transformers names a model_type, that of timm an architecture.
+    """
+    config = _read_json(folder / "config.json")
+    return config.get("model_type", config.get("architecture"))
 
 
 def check_size(folder: Path, image_size: tuple[int, int], patch: int) -> None:
@@ -202,95 +228,59 @@ class Transformer(nn.Module):
         return [layer.transpose(1, 2).unflatten(2, self.grid) for layer in patches]
 
 
-class EfficientNetLite0(nn.Module):
-    """The outputs of chosen stages, batch norms folded into the convolutions before them."""
+class ConvNext(nn.Module):
+    """The outputs of chosen stages, 0 to 3, of a ConvNeXt; their strides are 4 8 16 32."""
 
-    STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))  # blocks, stride of the first
-
-    def __init__(self, folder: Path, layers: list[int]) -> None:
+    def __init__(self, folder: Path, layers: list[int], image_size: tuple[int, int]) -> None:
         super().__init__()
-        _check_layers(folder, layers, range(len(self.STAGES)))
-        self.layers = layers
+        from transformers import AutoConfig, AutoModel  # takes seconds to import
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _check_layers(folder, layers, range(config.num_stages))
+        deepest = max(layers)
+        smallest = getattr(config, "patch_size", 4) * 2**deepest
+        if min(image_size) < smallest:
+            raise InputError(
+                f"image_size {min(image_size)} leaves nothing of layer {deepest} of {folder}; "
+                f"choose {smallest} or more"
+            )
         try:
-            state = load_file(folder / "model.safetensors")
-            self.stem = _Convolution(state, "_conv_stem", "_bn0", stride=2)
-            self.stages, index = nn.ModuleList(), 0
-            for blocks, stride in self.STAGES[: max(layers) + 1]:
-                strides = [stride] + [1] * (blocks - 1)
-                stage = [_Block(state, f"_blocks.{index + i}.", s) for i, s in enumerate(strides)]
-                self.stages.append(nn.Sequential(*stage))
-                index += blocks
-        except (KeyError, OSError, SafetensorError) as error:
+            with quiet_transformers():
+                model, loaded = AutoModel.from_pretrained(
+                    folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
+                    output_loading_info=True, ignore_mismatched_sizes=True,
+                )  # fmt: skip
+        except (OSError, SafetensorError) as error:
             raise _not_whole(folder, error) from None
+        if loaded["missing_keys"] or loaded["mismatched_keys"]:
+            raise _does_not_fit(folder)
+        self.layers = layers
+        dinov3 = config.model_type == "dinov3_convnext"  # there the first stage embeds the patches
+        self.stem = nn.Identity() if dinov3 else model.get_submodule("embeddings")
+        stages = model.get_submodule("model" if dinov3 else "encoder").get_submodule("stages")
+        self.stages = nn.ModuleList([*stages.children()][: deepest + 1])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (N, 3, H, W) to one (N, C, h, w) per layer; strides are 2 4 8 16 16 32 32."""
-        # One image at a time stays in the cache: 14 ms of CPU time, against 25 in batches of 8.
-        rows = [self._forward_one(image) for image in images.split(1)]
-        return [torch.cat(layer) for layer in zip(*rows, strict=True)]
-
-    def _forward_one(self, image: Tensor) -> list[Tensor]:
-        x, outputs = self.stem(image), {}
+        """Map (N, 3, H, W) to one (N, C, h, w) per layer."""
+        x, outputs = self.stem(images), {}
         for number, stage in enumerate(self.stages):
             outputs[number] = x = stage(x)
         return [outputs[layer] for layer in self.layers]
 
 
-class _Block(nn.Module):
-    """An inverted residual: widen, filter each channel, narrow, add the input if shapes agree."""
-
-    def __init__(self, state: dict[str, Tensor], name: str, stride: int) -> None:
-        super().__init__()
-        convolutions = [
-            _Convolution(state, f"{name}_depthwise_conv", f"{name}_bn1", stride=stride),
-            _Convolution(state, f"{name}_project_conv", f"{name}_bn2", bounded=False),
-        ]
-        if f"{name}_expand_conv.weight" in state:
-            convolutions.insert(0, _Convolution(state, f"{name}_expand_conv", f"{name}_bn0"))
-        narrow = convolutions[-1].channels_out
-        self.residual = stride == 1 and convolutions[0].channels_in == narrow
-        self.layers = nn.Sequential(*convolutions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x) + x if self.residual else self.layers(x)
-
-
-class _Convolution(nn.Module):
-    """A convolution with batch norm folded in, padded as TensorFlow does; ReLU6 if bounded."""
-
-    def __init__(
-        self,
-        state: dict[str, Tensor],
-        name: str,
-        norm: str,
-        *,
-        stride: int = 1,
-        bounded: bool = True,
-    ) -> None:
-        super().__init__()
-        mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
-        weight, self.bias = fuse_conv_bn_weights(
-            state[f"{name}.weight"], None, mean, variance, BATCH_NORM_EPSILON,
-            state[f"{norm}.weight"], state[f"{norm}.bias"],
-        )  # fmt: skip
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.channels_out, inputs, self.kernel, _ = self.weight.shape
-        self.groups = self.channels_out if inputs == 1 else 1
-        self.channels_in = inputs * self.groups
-        self.stride, self.bounded = stride, bounded
-
-    def forward(self, x: Tensor) -> Tensor:
-        padding = self.kernel // 2
-        if self.stride > 1:
-            (above, below), (left, right) = (self._same_padding(side) for side in x.shape[2:])
-            x, padding = pad(x, (left, right, above, below)), 0
-        x = conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
-        return x.clamp_(0, 6) if self.bounded else x
-
-    def _same_padding(self, side: int) -> tuple[int, int]:
-        """Return TensorFlow's "SAME" padding before and after: the odd pixel comes after."""
-        total = max((math.ceil(side / self.stride) - 1) * self.stride + self.kernel - side, 0)
-        return total // 2, total - total // 2
+def _convolutional(kind: str, folder: Path, layers: list[int]) -> nn.Module:
+    """Build an EfficientNet-Lite or a ResNet of the tensors in `folder`."""
+    family = efficientnet if kind in efficientnet.SCALES else resnet
+    _check_layers(folder, layers, family.LAYERS)
+    try:
+        state = load_file(folder / "model.safetensors")
+        if kind in efficientnet.SCALES:
+            return efficientnet.EfficientNetLite(kind, state, layers)
+        return resnet.ResNet(kind, state, layers)
+    except ValueError as error:
+        raise _does_not_fit(folder, f" ({cause(error)})") from None
+    except (KeyError, OSError, SafetensorError) as error:
+        raise _not_whole(folder, error) from None
 
 
 def _check_layers(folder: Path, layers: list[int], allowed: range) -> None:
@@ -299,6 +289,12 @@ def _check_layers(folder: Path, layers: list[int], allowed: range) -> None:
         raise InputError(
             f"layers {shown(layers)} do not fit {folder}; choose from {allowed[0]} to {allowed[-1]}"
         )
+
+
+def _does_not_fit(folder: Path, why: str = "") -> InputError:
+    return InputError(
+        f"{folder}/model.safetensors does not fit its config.json{why}; fetch it again"
+    )
 
 
 def _not_whole(folder: Path, error: Exception) -> InputError:

@@ -73,4 +73,4 @@ def measure(backbone: Backbone, views: Views, count: int, size: Size) -> tuple[T
     bar = tqdm(range(count), "normalise the target", unit="view", disable=None)
     targets = (describe(backbone, [views[number]], size) for number in bar)
     mean, std = channel_statistics(targets, sum(backbone.channels))
-    return mean[:, None, None], std[:, None, None]
+    return mean[:, None, None].to(backbone.device), std[:, None, None].to(backbone.device)

@@ -53,7 +53,8 @@ class Moments:
         ]
 
     def add(self, embeddings: Tensor) -> None:
-        """Add embeddings (P, N, D)."""
+        """Add embeddings (P, N, D); the sums are the CPU's, for MPS has no float64."""
+        embeddings = embeddings.cpu()
         if self.count == 0:
             self.origin = embeddings.mean(1, dtype=torch.float64)
         self.count += embeddings.shape[1]

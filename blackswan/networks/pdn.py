@@ -115,6 +115,7 @@ class Pdn(nn.Module):
     @torch.no_grad()
     def normalise(self, mean: Tensor, std: Tensor) -> None:
         """Fold (output - mean) / std, each (channels,), into the last convolution."""
+        mean, std = (values.to(self.head.weight.device) for values in (mean, std))
         self.head.weight /= std.view(-1, 1, 1, 1)
         self.head.get_parameter("bias").sub_(mean).div_(std)
 

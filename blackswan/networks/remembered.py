@@ -50,7 +50,7 @@ class RememberedBackbone(Backbone):
         new = [image for image, row in zip(images, rows, strict=True) if row is None]
         fresh = self._backbone.embed(new) if new else [torch.empty(0)] * len(self._layers)
         return [
-            _joined(layer, rows, iter(rest))
+            _joined(layer, rows, iter(rest.cpu())).to(self.device)
             for layer, rest in zip(self._layers, fresh, strict=True)
         ]
 
@@ -60,7 +60,7 @@ class RememberedBackbone(Backbone):
         for number, image in enumerate(images):
             self._rows.setdefault(_digest(image), begin + number)
         for layer, embedded in zip(self._layers, self._backbone.embed(images), strict=True):
-            layer[begin : self._filled] = embedded.numpy()
+            layer[begin : self._filled] = embedded.cpu().numpy()
 
 
 def _joined(known: np.ndarray, rows: Sequence[int | None], fresh: Iterator[Tensor]) -> Tensor:

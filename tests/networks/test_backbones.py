@@ -1,20 +1,26 @@
 import json
+import typing
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
+    ConvNextConfig,
+    ConvNextV2Config,
     Dinov2Config,
     Dinov2WithRegistersConfig,
+    DINOv3ConvNextConfig,
     DINOv3ViTConfig,
     ViTConfig,
 )
 
 from blackswan.errors import InputError
-from blackswan.networks.backbones import load_backbone, to_tensor
-from blackswan.networks.weights import IMAGENET
+from blackswan.networks.backbones import CONVOLUTIONAL, load_backbone, to_tensor
+from blackswan.networks.resnet import BLOCKS
+from blackswan.networks.weights import IMAGENET, Architecture
 
 SMALL = {
     "hidden_size": 32,
@@ -29,6 +35,12 @@ CONFIGS = {
     ),
     "dinov3": DINOv3ViTConfig(**SMALL, patch_size=14, image_size=70, num_register_tokens=4),
     "vit": ViTConfig(**SMALL, patch_size=14, image_size=70),
+}
+STAGES = {"depths": [1, 2, 3, 1], "hidden_sizes": [8, 16, 24, 32]}
+CONVNEXTS = {
+    "convnext": ConvNextConfig(**STAGES),
+    "convnextv2": ConvNextV2Config(**STAGES),
+    "dinov3_convnext": DINOv3ConvNextConfig(**STAGES),
 }
 
 
@@ -46,20 +58,22 @@ def save(folder, config):
 
 
 @pytest.fixture
-def lite0(tmp_path):
-    """EfficientNet-Lite0 of the package with random weights and statistics; (network, folder)."""
-    package = pytest.importorskip("efficientnet_lite_pytorch")
+def references(monkeypatch):
+    """The networks that the benchmark compares with, by name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    import backbones
+
     torch.manual_seed(0)
-    network = package.EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for values in (module.weight.data, module.running_var):
-                values.uniform_(0.8, 1.2)
-            for values in (module.bias.data, module.running_mean):
-                values.uniform_(-0.3, 0.3)
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text('{"model_type": "efficientnet_lite0"}')
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(IMAGENET))
+    return backbones
+
+
+@pytest.fixture
+def lite0(tmp_path, references):
+    """EfficientNet-Lite0 of the package with random weights and statistics; (network, folder)."""
+    network = references.EfficientNet.from_name("efficientnet-lite0", image_size=None)
+    references.randomise(network)
+    references.write(tmp_path, network.state_dict(), {"model_type": "efficientnet_lite0"})
     return network, tmp_path
 
 
@@ -112,22 +126,109 @@ def test_a_batch_of_four_equals_four_of_one(tmp_path, images):
     torch.testing.assert_close(backbone.embed(images)[0], singly, rtol=0, atol=1e-6)
 
 
+def assert_same(found, expected):
+    for embedding, reference in zip(found, expected, strict=True):
+        scale = reference.abs().max().item()
+        torch.testing.assert_close(embedding, reference, rtol=0, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (75, 75), (96, 43)])  # TensorFlow pads odd sides else
-def test_efficientnet_equals_the_package(lite0, images, size):
-    network, folder = lite0
-    blocks = {}
-    for number, block in enumerate(network._blocks):
-        block.register_forward_hook(lambda *a, number=number: blocks.update({number: a[2]}))
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [
+        ("efficientnet_lite0", [16, 24, 40, 80, 112, 192, 320]),
+        ("efficientnet_lite2", [16, 24, 48, 88, 120, 208, 352]),
+    ],
+)
+def test_efficientnet_equals_the_package(
+    tmp_path, references, monkeypatch, images, kind, channels, size
+):
+    monkeypatch.setattr(references, "WEIGHTS", tmp_path / "none")
+    folder, network, stages, _ = references.lite(kind, tmp_path)
     backbone = load_backbone(folder, [0, 1, 2, 3, 4, 5, 6], size)
     pixels = to_tensor(images, size, backbone.mean, backbone.std)
+    assert backbone.channels == channels
+    assert_same(backbone.embed(images), references.outputs_of(network, stages, pixels))
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [
+        ("resnet18", [64, 128, 256, 512]),
+        ("resnet50", [256, 512, 1024, 2048]),
+        ("wide_resnet50_2", [256, 512, 1024, 2048]),
+    ],
+)
+def test_resnets_equal_modules_whose_batch_norms_are_not_folded(
+    tmp_path, references, images, monkeypatch, kind, channels
+):
+    monkeypatch.setitem(BLOCKS, kind, (2, 2, 1, 1))  # of the benchmark are the whole ones
+    folder, network, layers, _ = references.plain_resnet(kind, tmp_path)
+    backbone = load_backbone(folder, [1, 2, 3, 4], (67, 48))
+    pixels = to_tensor(images[:2], (67, 48), backbone.mean, backbone.std)
+    assert backbone.channels == channels
+    assert backbone.grids == [(17, 12), (9, 6), (5, 3), (3, 2)]
+    assert_same(backbone.embed(images[:2]), references.outputs_of(network, layers, pixels))
+    assert torch.equal(
+        load_backbone(folder, [2], (67, 48)).embed(images[:1])[0], backbone.embed(images[:2])[1][:1]
+    )
+
+
+@pytest.mark.parametrize("kind", CONVNEXTS)
+def test_convnexts_give_the_hidden_states_of_transformers(tmp_path, images, kind):
+    model = save(tmp_path, CONVNEXTS[kind])
+    backbone = load_backbone(tmp_path, [0, 3, 1], (64, 32))
+    assert backbone.channels == [8, 32, 16]
+    assert backbone.grids == [(16, 8), (2, 1), (8, 4)]
+    pixels = to_tensor(images, (64, 32), backbone.mean, backbone.std)
     with torch.inference_mode():
-        network(pixels)
-    found = backbone.embed(images)
-    assert backbone.channels == [16, 24, 40, 80, 112, 192, 320]
-    for last, embedding in zip([0, 2, 4, 7, 10, 14, 15], found, strict=True):
-        expected = blocks[last]
-        scale = expected.abs().max().item()
-        torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5 * scale)
+        states = model(pixels, output_hidden_states=True).hidden_states
+    shapes = [tuple(state.shape[2:]) for state in states]
+    expected = [states[shapes.index(grid)] for grid in [(2, 1), (8, 4)]]
+    assert_same(backbone.embed(images)[1:], expected)
+    with pytest.raises(InputError, match="image_size 28 leaves nothing of layer 3 .* 32 or more"):
+        load_backbone(tmp_path, [3], (64, 28))
+    with pytest.raises(InputError, match="choose from 0 to 3"):
+        load_backbone(tmp_path, [4], 64)
+
+
+def test_weights_of_another_network_than_the_config_says_are_refused(tmp_path, references):
+    folder, network, *_ = references.plain_resnet("resnet34", tmp_path)
+    for kind, said in {
+        "resnet18": "layer1 has more than the 2 blocks of resnet18",
+        "wide_resnet50_2": r"'layer1.0.bn3.weight'",
+    }.items():
+        (folder / "config.json").write_text(json.dumps({"architecture": kind}))
+        with pytest.raises(InputError, match=said):
+            load_backbone(folder, [1], 64)
+    state = network.state_dict()
+    state["conv1.weight"] = state["conv1.weight"].repeat(1, 2, 1, 1)
+    references.write(folder, state, {"architecture": "resnet34"})
+    with pytest.raises(InputError, match=r"does not fit its config.json .*to have 6 channels"):
+        load_backbone(folder, [1], 64)
+    with pytest.raises(InputError, match="choose from 1 to 4"):
+        load_backbone(folder, [0], 64)
+
+
+def test_a_resnet_of_another_width_is_refused(tmp_path, references, monkeypatch):
+    for kind in ("resnet50", "wide_resnet50_2"):
+        monkeypatch.setitem(BLOCKS, kind, (1, 1, 1, 1))
+    folder, *_ = references.plain_resnet("resnet50", tmp_path)
+    (folder / "config.json").write_text('{"architecture": "wide_resnet50_2"}')
+    with pytest.raises(InputError, match=r"layer1.0 is 64 wide, wide_resnet50_2 is 128"):
+        load_backbone(folder, [1], 64)
+
+
+def test_an_efficientnet_of_another_size_is_refused(tmp_path, references, monkeypatch):
+    monkeypatch.setattr(references, "WEIGHTS", tmp_path / "none")
+    folder, *_ = references.lite("efficientnet_lite2", tmp_path)
+    (folder / "config.json").write_text('{"model_type": "efficientnet_lite0"}')
+    with pytest.raises(InputError, match=r"_blocks.3 has 24 channels, efficientnet_lite0 has 40"):
+        load_backbone(folder, [2], 64)
+
+
+def test_a_url_may_name_every_network_that_is_built_of_a_state_dict():
+    assert typing.get_args(Architecture) == CONVOLUTIONAL
 
 
 def test_efficientnet_batches_do_not_change_a_bit(lite0, images):
@@ -165,7 +266,7 @@ def test_what_does_not_fit_is_refused_with_the_choices(tmp_path):
     with pytest.raises(InputError, match="model.safetensors is not whole"):
         load_backbone(tmp_path, [1], 70)
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
-    with pytest.raises(InputError, match="'resnet' is no backbone; known are efficientnet_lite0"):
+    with pytest.raises(InputError, match="'resnet' is no backbone; known are .*resnet18, .*dinov2"):
         load_backbone(tmp_path, [1], 70)
 
 

@@ -16,12 +16,14 @@ from huggingface_hub.errors import (
 from onnx.helper import make_graph, make_model, make_node
 from onnx.numpy_helper import from_array
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save, save_file
+from servers import serving, write_certificate
 from transformers import Dinov2Config, Dinov2Model
 
 from blackswan.errors import InputError
 from blackswan.networks import weights
-from blackswan.networks.weights import Folder, Hub, Wheel, fetch
+from blackswan.networks.backbones import model_type, read_normalisation
+from blackswan.networks.weights import Folder, Hub, Url, Wheel, fetch
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"  # pragma: allowlist secret
 VIT_SMALL = Wheel(
@@ -114,10 +116,12 @@ def test_a_pickle_that_runs_code_is_never_loaded():
         weights.CONVERTERS["efficientnet_lite0"](file.getvalue())
 
 
-def test_efficientnet_lite_is_normalised_as_it_was_trained():
+@pytest.mark.parametrize("kind", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_efficientnet_lite_is_normalised_as_it_was_trained(kind):
     file = io.BytesIO()
     torch.save({"_conv_stem.weight": torch.zeros(1)}, file)
-    _, _, preprocessor = weights.CONVERTERS["efficientnet_lite0"](file.getvalue())
+    _, config, preprocessor = weights.CONVERTERS[kind](file.getvalue())
+    assert config["model_type"] == kind
     mean, std = (np.array(preprocessor[f"image_{key}"]) * 255 for key in ("mean", "std"))
     np.testing.assert_allclose(([0, 127, 255] - mean) / std, [-127 / 128, 0, 1], atol=1e-12)
 
@@ -211,6 +215,97 @@ def test_the_hub_is_asked_for_three_files_of_one_revision(tiny, tmp_path, monkey
     assert asked == [(HUB.repository, file, HUB.revision) for file in files]
     with pytest.raises(InputError, match=r"model.safetensors of google/\S+ has the sha256"):
         fetch("vit_base", HUB.model_copy(update={"sha256": "0" * 64}), tmp_path / "out")
+
+
+TIMM = {
+    "architecture": "resnet18",
+    "num_classes": 1000,
+    "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "input_size": [3, 9, 9]},
+}
+
+
+def timm_folder(folder, config):
+    """Write a repository as timm does: a config.json of its own and no preprocessor."""
+    folder.mkdir()
+    save_file({"conv1.weight": torch.zeros(1)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("source", ["hub", "folder"])
+def test_what_timm_says_of_its_images_is_taken_over(tmp_path, monkeypatch, source, flat):
+    flattened = {"architecture": "resnet18"} | TIMM["pretrained_cfg"]  # of timm's first years
+    config = flattened if flat else TIMM
+    folder, out = timm_folder(tmp_path / "timm", config), tmp_path / "out"
+    out.mkdir()
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    monkeypatch.setattr(weights, "hf_hub_download", lambda _, file, **__: str(folder / file))
+    hub = HUB.model_copy(update={"sha256": sha256})
+    fetch("timm/resnet18", {"hub": hub, "folder": _folder(folder, sha256)}[source], out)
+    assert model_type(out) == "resnet18"
+    assert read_normalisation(out) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+    assert json.loads((out / "config.json").read_text()) == config
+
+
+def test_timm_without_a_mean_is_refused(tmp_path):
+    folder = timm_folder(tmp_path / "timm", TIMM | {"pretrained_cfg": {"mean": [0, 0, 0]}})
+    with pytest.raises(InputError, match="config.json of resnet18 names no mean and std"):
+        fetch("ours", _folder(folder), tmp_path)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A server over TLS of a file of random tensors: the section that names it, the answers."""
+    certificate = write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    content = save({"conv1.weight": torch.ones(3)})
+    answers = {"/files/model.safetensors": (200, {}, content)}
+    with serving(answers.get, certificate) as address:
+        section = Url(
+            source="url", url=f"{address}/files/model.safetensors", architecture="wide_resnet50_2",
+            sha256=hashlib.sha256(content).hexdigest(), licence="BSD", note="",
+        )  # fmt: skip
+        yield section, answers
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("wide_resnet50_2", weights.IMAGENET), ("efficientnet_lite2", weights.EFFICIENTNET_LITE)],
+)
+def test_a_file_of_a_server_becomes_a_folder_like_any_other(served, tmp_path, kind, expected):
+    out = tmp_path / "out"
+    out.mkdir()
+    fetch("wide", served[0].model_copy(update={"architecture": kind}), out)
+    assert load_file(out / "model.safetensors")["conv1.weight"].tolist() == [1, 1, 1]
+    assert model_type(out) == kind
+    mean, std = read_normalisation(out)
+    np.testing.assert_allclose((mean, std), [*expected.values()], atol=1e-6)
+    assert json.loads((out / "weights.json").read_text())["url"] == served[0].url
+
+
+def test_a_file_of_a_server_that_is_another_is_refused(served, tmp_path):
+    section, answers = served
+    other = section.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(InputError, match=f"has the sha256 {section.sha256}, not the pinned 0000"):
+        fetch("wide", other, tmp_path)
+    pickled = b"\x80\x02} pickled"
+    answers["/files/model.safetensors"] = answers["/teacher.pth"] = (200, {}, pickled)
+    sha256 = hashlib.sha256(pickled).hexdigest()
+    with pytest.raises(InputError, match=r"model.safetensors of 127.0.0.1:\d+ is no safetensors"):
+        fetch("wide", section.model_copy(update={"sha256": sha256}), tmp_path)
+    address = section.url.replace("files/model.safetensors", "teacher.pth")
+    with pytest.raises(InputError, match=r"teacher.pth .*only safetensors is accepted"):
+        fetch("wide", section.model_copy(update={"url": address, "sha256": sha256}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host/x.safetensors", "https://me:word@host/x.safetensors", "https://host/x?sig=1"],
+)
+def test_an_address_is_https_and_holds_no_secret(served, url):
+    with pytest.raises(ValidationError, match="url"):
+        Url.model_validate({**served[0].model_dump(), "url": url})
 
 
 @pytest.mark.parametrize("revision", ["main", "3f49326", "v1.0"])
