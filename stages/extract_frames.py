@@ -30,14 +30,20 @@ def store(item: SourceImage, prepare: Preprocessing, frames: Path) -> Frame:
     image, mask = item.read()
     name = f"{frame_name(item.frame.image)}.png"
     frame = replace(item.frame, image=f"images/{name}")
-    image = prepare(image)  # the source may be large: let it go
+    pose = prepare.find_pose(image)
+    if prepare.pose == "upright" and pose is None and frame.label == "normal":
+        raise InputError(
+            f"on {name} no part stands out from a plain background, or none that is longer than "
+            "wide; remove the image, or set extract_frames.pose: none"
+        )
+    image = prepare.apply(image, pose)  # the source may be large: let it go
     write_png(frames / frame.image, image)
     del image
     if mask is None:
         return frame
     if not mask.any():
         raise InputError(f"the mask of {name} marks nothing; draw the anomaly, or remove the mask")
-    mask = prepare(mask, mask=True)
+    mask = prepare.apply(mask, pose, mask=True)
     if not mask.any():
         raise InputError(
             f"extract_frames.crop leaves nothing of the anomaly of {name}; take a larger one"

@@ -111,6 +111,22 @@ class Pictures(list):
         return Pictures(found) if isinstance(key, slice) else found
 
 
+def draw_nail(
+    degrees, *, shift=(0, 0), length=70, background=200, colour=(90, 60, 40), size=(128, 128)
+):
+    """A nail on a plain ground: a long shaft with a wide head, turned about the middle."""
+    canvas = np.full((*size, 3), background, np.uint8)
+    middle = size[1] // 2, size[0] // 2
+    top = middle[1] - length // 2
+    cv2.rectangle(canvas, (middle[0] - 3, top), (middle[0] + 3, top + length), colour, -1)
+    cv2.rectangle(canvas, (middle[0] - 12, top), (middle[0] + 12, top + 14), colour, -1)
+    turn = cv2.getRotationMatrix2D(middle, degrees, 1.0)
+    turn[:, 2] += shift
+    return cv2.warpAffine(
+        canvas, turn, size[::-1], borderValue=(background,) * 3, flags=cv2.INTER_CUBIC
+    )
+
+
 def draw_clip(path, frames=40, size=(48, 40), fps=20, codec="MJPG"):
     """Write a clip in which a bright disc moves over a texture that drifts."""
     rng = np.random.default_rng(1)

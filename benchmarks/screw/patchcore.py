@@ -21,8 +21,8 @@ from clip_thresholds import Frames
 from measured import record
 
 from blackswan.data.images import read_image
-from blackswan.detectors import patchcore
-from blackswan.detectors.interface import Resources
+from blackswan.detectors.interface import Resources, load_module
+from blackswan.detectors.patches import PatchParams
 from blackswan.errors import InputError, run
 from blackswan.networks.backbones import load_backbone
 from blackswan.networks.remembered import RememberedBackbone
@@ -44,8 +44,15 @@ def read(paths: list[Path]) -> Frames:
     return Frames([path.as_posix() for path in paths], [read_image(path) for path in paths])
 
 
+def screws(root: Path) -> tuple[Frames, Frames, list[bool]]:
+    """Return the normal train images, the test images, and which of these show a defect."""
+    tested = sorted((root / "test").glob("*/*.png"))
+    labels = [path.parent.name != "good" for path in tested]
+    return read(sorted((root / "train/good").glob("*.png"))), read(tested), labels
+
+
 def measure(
-    normals: Frames, test: Frames, labels: list[bool], params: patchcore.Params
+    name: str, normals: Frames, test: Frames, labels: list[bool], params: PatchParams
 ) -> dict[str, object]:
     """Return the image AUROC by seed, its mean and its standard deviation."""
     opened = load_backbone(WEIGHTS / params.backbone, params.layers, params.image_size)
@@ -54,7 +61,8 @@ def measure(
         known = RememberedBackbone(opened, every, len(every), Path(folder))
         for seed in SEEDS:
             resources = Resources([], WEIGHTS, Path(folder), seed, known)
-            scores = patchcore.fit(normals, params, resources).score(test.images).image_scores
+            detector = load_module(name).fit(normals, params, resources)
+            scores = detector.score(test.images).image_scores
             aurocs.append(float(roc_auc_score(labels, scores)))
     deviation = float(np.std(aurocs, ddof=1))
     return {"seeds": aurocs, "mean": float(np.mean(aurocs)), "standard_deviation": deviation}
@@ -64,16 +72,12 @@ def main() -> None:
     """Measure every setting and write what came out."""
     if len(sys.argv) != 2:
         raise InputError("name the folder of screw: patchcore.py PATH")
-    root = Path(sys.argv[1])
-    normals = read(sorted((root / "train/good").glob("*.png")))
-    tested = sorted((root / "test").glob("*/*.png"))
-    labels = [path.parent.name != "good" for path in tested]
-    test = read(tested)
-    params = load_section(patchcore.Params, "detectors.patchcore")
+    normals, test, labels = screws(Path(sys.argv[1]))
+    params = load_section(load_module("patchcore").Params, "detectors.patchcore")
     found = {}
     for name, changes in SETTINGS.items():
-        changed = patchcore.Params(**params.model_dump() | changes)
-        found[name] = measure(normals, test, labels, changed)
+        changed = type(params)(**params.model_dump() | changes)
+        found[name] = measure("patchcore", normals, test, labels, changed)
         print(name, found[name], flush=True)
         write_json(RESULT, found)
     record([str(RESULT.relative_to("benchmarks"))])

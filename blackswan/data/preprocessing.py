@@ -1,13 +1,17 @@
 """What happens to an image between its file and a detector: the same for training and for use."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from blackswan.data.images import Crop, ImageSize, crop_and_resize
+from blackswan.data.pose import find_pose, lay
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
+
+PoseChoice = Literal["none", "upright"]  # upright: pose.py lays a long part alike in all images
 
 
 class Step(Section):
@@ -18,13 +22,29 @@ class Step(Section):
 
 
 class Preprocessing(Section):
-    """The steps of extract_frames and build_dataset, in their order."""
+    """The pose, and the steps of extract_frames and build_dataset in their order."""
 
     steps: list[Step]
     bit_depth: int = Field(default=16, ge=8, le=16)  # of files of 16 bits, which are read as 8
+    pose: PoseChoice = "none"
 
-    def __call__(self, image: np.ndarray, *, mask: bool = False) -> np.ndarray:
-        """Return the RGB image, uint8 (H, W, 3), or the mask, bool (H, W), a detector sees."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the RGB image, uint8 (H, W, 3), that a detector sees.
+
+        Where no pose can be told the part stays as it lies, which is not as the others do.
+        """
+        return self.apply(image, self.find_pose(image))
+
+    def find_pose(self, image: np.ndarray) -> np.ndarray | None:
+        """Return how the RGB image is to be moved before all steps, if it is."""
+        return find_pose(image) if self.pose == "upright" else None
+
+    def apply(
+        self, image: np.ndarray, pose: np.ndarray | None, *, mask: bool = False
+    ) -> np.ndarray:
+        """Move, crop and scale an image, uint8 (H, W, 3), or its mask, bool (H, W), alike."""
+        if pose is not None:
+            image = lay(image, pose, mask=mask)
         for step in self.steps:
             image = crop_and_resize(image, step.crop, step.size, mask=mask)
         return image

@@ -176,7 +176,7 @@ class Detector:
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
         device, count = next(self.network.parameters()).device, len(images)
-        # A lone image takes another path through the products and ends in other bits: it goes twice.
+        # A lone image takes another path through the products, with other bits: it goes twice.
         pixels = self.inputs.to_tensor(images).to(device).expand(max(2, count), -1, -1, -1)
         output = self.network(pixels)
         patches = output["patch_logits"][:count].sigmoid().cpu()  # (N, h, w)

@@ -51,7 +51,8 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
     yield from _contents(path, found)
     step = source.preprocessing.steps[0]
     size = written(step.size) if step.size else "as they are"
-    yield f"  taken     crop {step.crop}, size {size}"
+    pose = "" if source.preprocessing.pose == "none" else f"pose {source.preprocessing.pose}, "
+    yield f"  taken     {pose}crop {step.crop}, size {size}"
     yield from (f"  broken    {sentence}" for sentence in found.broken[:SHOWN])
     problems = []
     if found.broken:

@@ -4,10 +4,10 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, draw_nail
 from PIL import Image
 
-from blackswan.data.images import read_image
+from blackswan.data.images import read_image, read_mask, write_png
 from blackswan.data.records import COLUMNS, read_index
 
 FRAMES = "data/frames"
@@ -142,6 +142,40 @@ def test_an_mvtec_tree_keeps_splits_defects_and_masks(tiny_project, mvtec_tree):
     assert mask.sum() == 5 * 9
     assert (image[mask] == 255).all()
     assert np.array_equal(image, read_image(mvtec_tree / "test/scratch/000.png"))
+
+
+def test_long_parts_are_laid_alike_and_their_masks_with_them(tiny_project):
+    for number, degrees in enumerate((10, 80, 200)):
+        write_png(tiny_project.root / f"data/raw/nails/normal/{number}.png", draw_nail(degrees))
+    defect = draw_nail(300)
+    mask = np.zeros(defect.shape[:2], bool)
+    mask[62:66, 62:66] = True
+    write_png(tiny_project.root / "data/raw/nails/anomaly/0.png", defect)
+    write_png(tiny_project.root / "data/raw/nails/marks/0.png", mask)
+    tiny_project.set(
+        source__path="data/raw/nails",
+        extract_frames__pose="upright",
+        extract_frames__size=None,
+        extract_frames__folder__masks="marks/*",
+    )
+    tiny_project.run("extract_frames")
+    frames = tiny_project.root / FRAMES
+    laid = [
+        read_image(frames / frame.image).astype(int) for frame in read_index(frames / "index.csv")
+    ]
+    for image in laid[1:]:
+        assert np.abs(image - laid[0]).mean() < 3
+    rows, columns = np.nonzero(read_mask(frames / "masks/anomaly/0.png", (128, 128)))
+    # The shaft's middle, which the head moves off the middle of the picture by nothing.
+    assert rows.mean() == pytest.approx(63.5, abs=3)
+    assert columns.mean() == pytest.approx(63.5, abs=3)
+
+    write_png(
+        tiny_project.root / "data/raw/nails/normal/3.png", np.full((128, 128, 3), 99, np.uint8)
+    )
+    message = tiny_project.refuse("extract_frames")
+    assert "on normal/3.png no part stands out from a plain background" in message
+    assert "extract_frames.pose: none" in message
 
 
 def test_all_broken_images_are_named_at_once(tiny_project, mvtec_tree):

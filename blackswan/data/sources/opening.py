@@ -11,7 +11,7 @@ from typing import Literal
 from blackswan.data import photos
 from blackswan.data.files import list_files, list_images, tell, tell_left_out
 from blackswan.data.images import Crop, ImageSize
-from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.data.preprocessing import PoseChoice, Preprocessing, Step
 from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
 from blackswan.data.sources.annotations import Interval
@@ -28,6 +28,7 @@ class SourceParams(Section):
 class Params(photos.Params):
     """What is taken of a source, and how its files are meant."""
 
+    pose: PoseChoice
     crop: Literal["auto"] | Crop  # auto: center_square of videos, none of photos
     size: ImageSize | None  # null keeps the size of the source
     video: video.Sampling
@@ -142,4 +143,5 @@ def _list_photos(path: Path, params: Params) -> list[SourceImage]:
 
 def _preprocessing(params: Params, auto: Crop, bit_depth: int = 16) -> Preprocessing:
     crop = auto if params.crop == "auto" else params.crop
-    return Preprocessing(steps=[Step(crop=crop, size=params.size)], bit_depth=bit_depth)
+    step = Step(crop=crop, size=params.size)
+    return Preprocessing(steps=[step], bit_depth=bit_depth, pose=params.pose)
