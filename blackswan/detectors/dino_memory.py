@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from blackswan.data.shortages import Shortage, refuse
 from blackswan.detectors.interface import Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
@@ -84,8 +83,9 @@ class Detector(PatchDetector[Params]):
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the largest patch scores."""
         patch_scores = self._patch_scores(images)
-        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
-        return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
+        image_scores = top_mean(patch_scores, self.params.top_fraction)
+        size = images[0].shape[:2]
+        return Scores(image_scores, patch_scores.numpy(), size, self.params.smoothing)
 
     def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""
