@@ -177,16 +177,14 @@ def picture(rows: Mapping[str, Mapping[str, Any]], slopes: Mapping[str, Any]) ->
         for axis, key in zip(axes, UNITS, strict=True):
             if values := [row[name][key] for row in rows.values() if key in row[name]]:
                 axis.loglog(images, values, label=label, **look)
+    start = min(row["seconds"] for row in rows[str(images[0])].values())
+    linear = [start * count / images[0] for count in images]
+    axes[0].loglog(images, linear, color="#bbbbbb", linewidth=3, zorder=0, label="in proportion")
     for axis, unit in zip(axes, UNITS.values(), strict=True):
         axis.minorticks_off()
         axis.set_xticks(images, [f"{count:,}" for count in images])
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set(xlabel=f"photos of {SIDE} pixels", ylabel=unit)
-    low, high = axes[0].get_ylim()
-    start = min(row["seconds"] for row in rows[str(images[0])].values())
-    linear = [start * count / images[0] for count in images]
-    axes[0].loglog(images, linear, color="#bbbbbb", linewidth=3, zorder=0, label="in proportion")
-    axes[0].set_ylim(low, max(high, linear[-1]))
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8,
         title="exponent of the seconds over all sizes, between the last two",
