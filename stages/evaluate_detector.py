@@ -48,7 +48,7 @@ def heatmap_scale(calibrated: Calibration, alpha: float) -> dict[str, float]:
     """Return the fixed colour scale: normal maps stay below `threshold`, the scale ends at `top`.
 
     The threshold is the conformal one of the peaks of normal maps; the top is the median peak of
-    the anomalous validation images, or twice the threshold where there is none.
+    anomalous validation images, or twice the threshold where there is none.
     """
     threshold = largest_threshold(calibrated.sets("map_peak"), alpha)
     peaks = calibrated.anomalies.map_peak
@@ -109,10 +109,13 @@ def main() -> None:
     detector = module.load(MODELS / name)
 
     train, held_out, test = (Split(DATASET, split) for split in ("train", "validation", "test"))
-    calibrated = read_calibration(detector, MODELS / name, held_out, params)
+    learns_anomalies = getattr(module, "LEARNS_ANOMALIES", False)
+    calibrated = read_calibration(
+        detector, MODELS / name, held_out, params, all_anomalies=learns_anomalies
+    )
     normal_scores, source = calibrated.sets(), calibrated.threshold_from
     threshold = largest_threshold(normal_scores, params.alpha)
-    if getattr(module, "LEARNS_ANOMALIES", False):
+    if learns_anomalies:
         anomalous_scores = calibrated.anomalies.image_score.to_numpy()
         threshold = threshold_between(threshold, anomalous_scores, params.miss_rate)
         source += f", and at most {params.miss_rate:g} of validation's anomalies missed"
@@ -133,7 +136,7 @@ def main() -> None:
         replace_folder(CURVES / name) as curves,
     ):
         save(complete, MODELS / name, facts, normal_scores)
-        seen = set(calibrated.anomalies.defect)
+        seen = set(held_out.facts.defect[held_out.facts.label == 1])
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
         judged = found.images.assign(
             p_value=largest_p_values(found.images.image_score, normal_scores, params.alpha),

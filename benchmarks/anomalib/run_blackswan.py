@@ -63,9 +63,10 @@ def main() -> None:
     fitted = time.perf_counter() - begin
     test = sorted((data / "test").glob("*/*.png"))
     begin = time.perf_counter()
-    scores = []
+    scores, maps = [], []
     for start in range(0, len(test), BATCH):
         scores.append(detector.score(list(Folder(test[start : start + BATCH]))))
+        maps.append(scores[-1].anomaly_maps)  # anomalib draws its maps too
     scored = time.perf_counter() - begin
     measured = {
         "fit_seconds": fitted,
@@ -80,7 +81,7 @@ def main() -> None:
         job["scores"],
         paths=np.array([str(path.relative_to(data)) for path in test]),
         image_scores=np.concatenate([part.image_scores for part in scores]),
-        maps=np.concatenate([part.anomaly_maps for part in scores]),
+        maps=np.concatenate(maps),
         feature_path=str(test[0].relative_to(data)),
         **{f"features_{k}": value.numpy() for k, value in enumerate(features)},  # type: ignore[arg-type]
     )

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from blackswan.data.shortages import Shortage, refuse
 from blackswan.detectors.interface import Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
@@ -85,8 +84,9 @@ class Detector(PatchDetector[Params]):
         """Score by the mean of the largest patch scores."""
         # One at a time: how many rows a product has shows in its last bits.
         patch_scores = torch.cat([self._patch_scores([image]) for image in images])
-        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
-        return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
+        image_scores = top_mean(patch_scores, self.params.top_fraction)
+        size = images[0].shape[:2]
+        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
 
     def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""

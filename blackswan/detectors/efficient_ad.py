@@ -21,7 +21,6 @@ from tqdm import tqdm
 from blackswan.data.images import crop_and_resize
 from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import LOSSES, Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import JSON, TENSORS, load_tensors, normal_batches
 from blackswan.errors import InputError
 from blackswan.networks import pdn, training
@@ -169,14 +168,15 @@ class Detector:
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size."""
-        image_scores, maps = [], []
+        image_scores, patch_scores = [], []
         frame = [pdn.border(self.network.teacher.size)] * 4
         for image in images:  # one by one: neighbours in a batch change no bit
             combined = self.network.combined_map(self.inputs(image)).cpu()
             image_scores.append(combined.amax((1, 2)).numpy())
             # No whole patch lies at the border; 0 there means as normal as nine in ten patches.
-            maps.append(to_maps(pad(combined, frame), image.shape[:2], 0))
-        return Scores(np.concatenate(image_scores), np.concatenate(maps))
+            patch_scores.append(pad(combined, frame).numpy())
+        scores = np.concatenate(image_scores), np.concatenate(patch_scores)
+        return Scores(*scores, images[0].shape[:2])
 
     def save(self, folder: Path) -> None:
         """Write the tensors, what is needed to read them, and the curve of the training."""

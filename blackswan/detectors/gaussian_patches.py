@@ -19,7 +19,6 @@ from torch.nn.functional import avg_pool2d
 
 from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
     Odd,
     PatchDetector,
@@ -65,8 +64,9 @@ class Detector(PatchDetector[Params]):
         grid = finest_grid(self.backbone)
         distances = self._distances(_embed(self.backbone, images, self.params.neighborhood))
         patch_scores = distances.view(len(images), *grid)
-        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
-        return Scores(top_mean(patch_scores, self.params.top_fraction), maps)
+        image_scores = top_mean(patch_scores, self.params.top_fraction)
+        size = images[0].shape[:2]
+        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
 
     def _distances(self, patches: Tensor) -> Tensor:
         """Return the distances (N,) of patches (N, D)."""

@@ -16,6 +16,7 @@ There is no base class and no registry: `load_module("padim")` imports blackswan
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from blackswan.detectors.maps import to_maps
 from blackswan.errors import InputError
 
 LOSSES = "losses.csv"  # of a model that learnt step by step: epoch or step, then a column a curve
@@ -53,11 +55,27 @@ class Resources:
 
 @dataclass(frozen=True)
 class Scores:
-    """Higher is more anomalous."""
+    """Higher is more anomalous; maps.py tells how patch scores become maps."""
 
     image_scores: np.ndarray  # (N,) float32
-    anomaly_maps: np.ndarray  # (N, H, W) float32, of the size of the images
+    patch_scores: np.ndarray  # (N, h, w) float32 or uint8, as fine as the detector sees
+    size: tuple[int, int]  # height and width of the images, and of their maps
+    smoothing: float = 0  # of the maps, fraction of their sides
+    box: int = 1  # side of the box that averages the patch scores
     probabilities: bool = False  # the image scores are probabilities of being anomalous
+
+    @classmethod
+    def of_peaks(
+        cls, patch_scores: np.ndarray, size: tuple[int, int], smoothing: float = 0, box: int = 1
+    ) -> "Scores":
+        """Score each image by the peak of its map."""
+        peaks = to_maps(patch_scores, size, smoothing, box).max(axis=(1, 2))
+        return cls(peaks, patch_scores, size, smoothing, box)
+
+    @cached_property
+    def anomaly_maps(self) -> np.ndarray:
+        """Return the maps (N, H, W), float32."""
+        return to_maps(self.patch_scores, self.size, self.smoothing, self.box)
 
 
 class Detector(Protocol):

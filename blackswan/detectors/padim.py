@@ -16,7 +16,6 @@ from torch import Tensor
 
 from blackswan.data.shortages import Shortage, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.patches import (
     BATCH,
     PatchDetector,
@@ -57,8 +56,8 @@ class Detector(PatchDetector[Params]):
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the maximum of the smoothed map."""
-        maps = to_maps(self._distances(images), images[0].shape[:2], self.params.smoothing)
-        return Scores(maps.max(axis=(1, 2)), maps)
+        patch_scores = self._distances(images).cpu().numpy()
+        return Scores.of_peaks(patch_scores, images[0].shape[:2], self.params.smoothing)
 
     def _distances(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the Mahalanobis distances (N, h, w)."""

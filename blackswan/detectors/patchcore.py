@@ -28,7 +28,6 @@ from blackswan.detectors.coreset import (
     random_directions,
 )
 from blackswan.detectors.interface import Images, Resources, Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     Odd,
@@ -131,8 +130,8 @@ class Detector(PatchDetector[Params]):
             image_scores = self._reweighted(patches, patch_scores.flatten(1), closest)
         else:
             image_scores = top_mean(patch_scores, self.params.top_fraction)
-        maps = to_maps(patch_scores, images[0].shape[:2], self.params.smoothing)
-        return Scores(image_scores, maps)
+        size = images[0].shape[:2]
+        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
 
     def _reweighted(self, patches: Tensor, patch_scores: Tensor, closest: Tensor) -> np.ndarray:
         """Return the image scores (N,) of equation 7.

@@ -4,6 +4,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -75,9 +76,10 @@ class PatchDetector(ABC, Generic[AnyParams]):
                 self.score_batch, batch, "lower image_size or what the detector remembers"
             )
         ]
-        return Scores(
-            np.concatenate([each.image_scores for each in scores]),
-            np.concatenate([each.anomaly_maps for each in scores]),
+        return replace(
+            scores[0],
+            image_scores=np.concatenate([each.image_scores for each in scores]),
+            patch_scores=np.concatenate([each.patch_scores for each in scores]),
         )
 
     @abstractmethod

@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from blackswan.data.dataset import LABELS, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
-from blackswan.detectors.maps import to_maps
 from blackswan.errors import InputError, shown
 from blackswan.networks.backbones import (
     any_size,
@@ -179,9 +178,9 @@ class Detector:
         # A lone image takes another path through the products, with other bits: it goes twice.
         pixels = self.inputs.to_tensor(images).to(device).expand(max(2, count), -1, -1, -1)
         output = self.network(pixels)
-        patches = output["patch_logits"][:count].sigmoid().cpu()  # (N, h, w)
-        probabilities = output["logits"][:count].softmax(dim=1)[:, 1].cpu().numpy()
-        return Scores(probabilities, to_maps(patches, images[0].shape[:2], 0), probabilities=True)
+        image_scores = output["logits"][:count].softmax(dim=1)[:, 1].cpu().numpy()
+        patch_scores = output["patch_logits"][:count].sigmoid().cpu().numpy()  # (N, h, w)
+        return Scores(image_scores, patch_scores, images[0].shape[:2], probabilities=True)
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 from tqdm import tqdm
 
@@ -17,16 +15,10 @@ from blackswan.detectors.interface import Detector, Scores
 from blackswan.evaluation import calibration
 from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.ranking import MAIN
+from blackswan.evaluation.score_maps import open_writer, to_table
 from blackswan.params import Section
 
-MAPS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("anomaly_map", pa.binary()),  # float32, row by row
-    ]
-)
+COLOURED = 32  # anomalies of validation whose median peak ends the colour scale, at most
 
 
 class Params(Section):
@@ -53,7 +45,7 @@ class Calibration:
     """Scores of images that set threshold, p-values and colours, none of them a test image."""
 
     normals: pd.DataFrame  # as calibration.calibrate returns them
-    anomalies: pd.DataFrame  # of validation: defect, image_score, map_peak
+    anomalies: pd.DataFrame  # of validation, all or COLOURED: image_score, map_peak
     threshold_from: str
 
     @property
@@ -67,24 +59,32 @@ class Calibration:
 
 
 def read_calibration(
-    detector: Detector, folder: Path, validation: Split, params: Params
+    detector: Detector, folder: Path, validation: Split, params: Params, *, all_anomalies: bool
 ) -> Calibration:
-    """Take the normal scores that the fit left in `folder`, else score those of validation."""
+    """Take the normal scores that the fit left in `folder`, else score those of validation.
+
+    A threshold that lies between needs `all_anomalies`; for colours COLOURED of them will do.
+    """
+    facts = validation.facts
+    anomalies = facts[facts.label == 1]
+    if not all_anomalies:
+        spread = np.linspace(0, len(anomalies) - 1, min(len(anomalies), COLOURED))
+        anomalies = anomalies.iloc[spread.astype(int)]
     normals = calibration.read_scores(folder)
     if normals is not None:
-        scored = score_validation(detector, validation, params.batch_size, labels=[1])
+        scored = score_validation(detector, validation, anomalies, params.batch_size)
         return Calibration(normals, scored, calibration.described(normals, params.alpha))
-    scored = score_validation(detector, validation, params.batch_size)
+    chosen = facts[(facts.label == 0) | facts.index.isin(anomalies.index)]
+    scored = score_validation(detector, validation, chosen, params.batch_size)
     normals = scored[scored.label == 0].assign(set=calibration.LEFT_OUT)
     source = f"{len(normals)} normal validation images, alpha {params.alpha:g}"
     return Calibration(calibration.with_source(normals), scored[scored.label == 1], source)
 
 
 def score_validation(
-    detector: Detector, split: Split, batch_size: int, labels: Sequence[int] = (0, 1)
+    detector: Detector, split: Split, facts: pd.DataFrame, batch_size: int
 ) -> pd.DataFrame:
-    """Return the facts, image_score and the peak of the map of every image that has a label."""
-    facts = split.facts[split.facts.label.isin(labels)]
+    """Return some lines of the facts of the split with image_score and the peak of the map."""
     scores, peaks = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     for _, found in _score(detector, split, batch_size, facts.index.tolist()):
         scores.append(found.image_scores)
@@ -95,7 +95,7 @@ def score_validation(
 def score_test(
     detector: Detector, split: Split, seen: set[str], batch_size: int, maps: Path
 ) -> ScoredSplit:
-    """Score every image and write its anomaly map to the Parquet file `maps`.
+    """Score every image and write what its anomaly map is made of to the Parquet file `maps`.
 
     A synthetic defect that is not among `seen` has a table of its own.
     """
@@ -106,9 +106,9 @@ def score_test(
     table_of = iter(images.table)
     image_scores: list[float] = []
     probabilities = False
-    with pq.ParquetWriter(maps, MAPS, compression="zstd") as writer:
+    with open_writer(maps) as writer:
         for rows, scores in _score(detector, split, batch_size, range(len(split))):
-            writer.write_table(_to_table(rows, scores.anomaly_maps))
+            writer.write_table(to_table([row.path for row in rows], scores))
             image_scores += scores.image_scores.tolist()
             probabilities = scores.probabilities
             for row, anomaly_map, own in zip(rows, scores.anomaly_maps, table_of, strict=False):
@@ -126,15 +126,3 @@ def _score(
     for start in tqdm(starts, desc=f"scoring {split.name}", unit="batch", disable=None):
         rows = [split[index] for index in indices[start : start + batch_size]]
         yield rows, detector.score([decode_image(row.image) for row in rows])
-
-
-def _to_table(rows: list[Row], anomaly_maps: np.ndarray) -> pa.Table:
-    height, width = anomaly_maps.shape[1:]
-    maps = zip(rows, anomaly_maps.astype("<f4"), strict=True)
-    return pa.Table.from_pylist(
-        [
-            {"path": row.path, "height": height, "width": width, "anomaly_map": one.tobytes()}
-            for row, one in maps
-        ],
-        MAPS,
-    )

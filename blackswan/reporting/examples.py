@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image, decode_mask
 from blackswan.evaluation.ranking import outcome
+from blackswan.evaluation.score_maps import read_map
 from blackswan.reporting import formats
 from blackswan.reporting.drawing import shorten
 from blackswan.reporting.sheets import Example
@@ -27,13 +27,11 @@ def read_examples(
     index = {path: number for number, path in enumerate(test.facts.path)}
     for score in chosen.itertuples():
         row = test[index[score.path]]
-        # A row group holds one batch, so the filter reads few other maps.
-        [stored] = pq.read_table(maps, filters=[("path", "==", score.path)]).to_pylist()
-        shape = stored["height"], stored["width"]
+        anomaly_map = read_map(maps, score.path)
         yield Example(
             decode_image(row.image),
-            mask_of(row, shape),
-            np.frombuffer(stored["anomaly_map"], "<f4").reshape(shape),
+            mask_of(row, anomaly_map.shape),
+            anomaly_map,
             outcome(bool(score.label), bool(score.flagged)),
             f"{shorten(Path(score.path).stem, 14)}  {shorten(score.defect, 14)}  "
             f"{show(score.image_score)}",

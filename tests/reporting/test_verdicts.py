@@ -152,7 +152,7 @@ def test_probabilities_are_written_as_such(photos, tmp_path):
         def score(self, images):
             scores = np.full(len(images), 1 - 2**-20, np.float32)
             maps = np.zeros((len(images), 16, 16), np.float32)
-            return Scores(scores, maps, probabilities=True)
+            return Scores(scores, maps, (16, 16), probabilities=True)
 
     model = make_model()
     facts = model.facts.model_copy(update={"threshold": 0.99999})

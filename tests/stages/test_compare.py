@@ -5,17 +5,17 @@ import json
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from matplotlib.figure import Figure
 
 from blackswan.data.dataset import Row, write_shards
 from blackswan.data.images import encode_png
+from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError
 from blackswan.evaluation import metrics
 from blackswan.evaluation.pixels import PixelMetrics
+from blackswan.evaluation.score_maps import open_writer, to_table
 from blackswan.seeds import generator
 from stages import compare
 
@@ -90,16 +90,9 @@ def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, mask
     for each in (folder, curves, compare.METRICS):
         each.mkdir(parents=True, exist_ok=True)
     facts.to_parquet(folder / "scores.parquet", index=False)
-    maps = [np.full((SIZE, SIZE), value, "<f4").tobytes() for value in values]
-    table = pa.table(
-        {
-            "path": facts.path.tolist(),
-            "height": [SIZE] * len(rows),
-            "width": [SIZE] * len(rows),
-            "anomaly_map": maps,
-        }
-    )
-    pq.write_table(table, folder / "maps.parquet", row_group_size=1)
+    patch_scores = values.astype(np.float32)[:, None, None]  # one patch an image
+    with open_writer(folder / "maps.parquet") as writer:
+        writer.write_table(to_table(facts.path, Scores(values, patch_scores, (SIZE, SIZE))))
 
     def measure(chosen):
         found = metrics.image_metrics(

@@ -12,6 +12,8 @@ from blackswan.data.dataset import Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors import median_residual
 from blackswan.detectors.interface import Scores
+from blackswan.evaluation import scoring
+from blackswan.evaluation.score_maps import read_map
 
 NAME = "median_residual"
 METRICS = f"metrics/detectors/{NAME}.json"
@@ -32,6 +34,10 @@ def detector_scores(project, split):
     detector = median_residual.load(project.root / f"data/models/{NAME}")
     rows = list(Split(project.root / "data/dataset", split))
     return rows, detector.score([decode_image(row.image) for row in rows])
+
+
+def stored_maps(project, paths):
+    return np.stack([read_map(project.root / SCORES / "maps.parquet", path) for path in paths])
 
 
 def test_files(finished):
@@ -55,9 +61,7 @@ def test_scores_and_maps_are_those_of_the_detector(finished):
     assert np.array_equal(table.image_score.to_numpy(np.float32), expected.image_scores)
     maps = pd.read_parquet(finished.root / SCORES / "maps.parquet")
     assert maps.path.tolist() == table.path.tolist()
-    assert set(zip(maps.height, maps.width, strict=True)) == {(32, 32)}
-    stored = np.stack([np.frombuffer(data, "<f4").reshape(32, 32) for data in maps.anomaly_map])
-    assert np.array_equal(stored, expected.anomaly_maps)
+    assert np.array_equal(stored_maps(finished, table.path), expected.anomaly_maps)
 
 
 def test_a_tree_without_normal_test_images_and_with_masks_for_some(tiny_project, mvtec_tree):
@@ -77,10 +81,10 @@ def test_a_tree_without_normal_test_images_and_with_masks_for_some(tiny_project,
     test = Split(tiny_project.root / "data/dataset", "test")
     assert test.facts.has_mask.sum() == 4
     masks = [mask_of(test[number], (32, 32)) for number in range(len(test))]
-    maps = pd.read_parquet(tiny_project.root / SCORES / "maps.parquet").anomaly_map
+    maps = stored_maps(tiny_project, found.path)
     drawn = [
-        (np.frombuffer(data, "<f4"), mask.ravel())
-        for data, mask in zip(maps, masks, strict=True)
+        (one.ravel(), mask.ravel())
+        for one, mask in zip(maps, masks, strict=True)
         if mask is not None
     ]
     assert len(drawn) == 8
@@ -133,6 +137,31 @@ def test_the_colour_scale_is_of_the_same_fits_and_the_anomalies_of_validation(fi
     assert scale["top"] == pytest.approx(np.median(peaks), rel=1e-5)
 
 
+def test_colours_take_some_anomalies_evenly_and_change_no_metric(tiny_project, monkeypatch):
+    rows, expected = detector_scores(tiny_project, "validation")
+    peaks = expected.anomaly_maps.max(axis=(1, 2))[[row.label == 1 for row in rows]]
+    assert len(peaks) == 9
+    monkeypatch.setattr(scoring, "COLOURED", 3)
+    before, scored = result(tiny_project), []
+    score = median_residual.Detector.score
+    monkeypatch.setattr(
+        median_residual.Detector,
+        "score",
+        lambda self, images: scored.append(len(images)) or score(self, images),
+    )
+    for calibration, more in (("auto", 0), ("split", 9)):
+        tiny_project.set(evaluate__calibration=calibration)
+        tiny_project.run("fit_baseline")
+        scored.clear()
+        tiny_project.run("evaluate_detector", NAME)
+        assert sum(scored) == 3 + more + len(scores(tiny_project))
+        after = result(tiny_project)
+        assert after["heatmap"]["top"] == pytest.approx(np.median(peaks[[0, 4, 8]]), rel=1e-5)
+        if calibration == "auto":
+            after["heatmap"]["top"] = before["heatmap"]["top"]
+            assert after == before
+
+
 def test_without_calibration_scores_normal_validation_images_set_the_threshold(tiny_project):
     tiny_project.set(evaluate__calibration="split")
     tiny_project.run("fit_baseline")
@@ -158,10 +187,12 @@ def test_one_that_learns_anomalies_has_a_threshold_between(tiny_project, monkeyp
         "score",
         lambda self, images: Scores(
             np.array([0.9 if image.max() > 254 else 0.01 for image in images]),
-            np.stack([image[..., 0].astype(np.float32) for image in images]),
+            np.stack([image[..., 0] for image in images]),
+            images[0].shape[:2],
             probabilities=True,
         ),
     )
+    monkeypatch.setattr(scoring, "COLOURED", 1)  # which its threshold must not heed
     tiny_project.run("fit_baseline")
     tiny_project.set(evaluate__miss_rate=0.2)
     tiny_project.run("evaluate_detector", NAME)
