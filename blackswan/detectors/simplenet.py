@@ -1,15 +1,17 @@
 """SimpleNet (arXiv 2303.15140): a small network that tells normal patches from noisy ones.
 
 It learns from normal images alone: their patches are the one class, the same patches with Gaussian
-noise the other. The backbone is frozen and reads each image once; what learns is a linear adapter
-and a discriminator of one hidden layer, on a sample of patches of bounded size. The score of a
-patch is the logit, which unlike the probability does not saturate.
+noise the other. The backbone is frozen and reads each image once; what learns is a discriminator of
+a few layers, on a sample of patches of bounded size. The score of a patch is its logit, which
+unlike the probability does not saturate.
 
 Apart from the paper every channel is brought to variance 1 first, so that `noise` means the same
-for every backbone, and the noise is added before the adapter, which cannot outgrow it then.
+for every backbone, and no linear adapter stands before the discriminator: its first layer is linear
+too, and noise that is added behind an adapter is what the adapter learns to outgrow.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -45,14 +47,15 @@ FITS_IN_SECONDS = True
 SAMPLE = 200_000  # patches that the head learns from
 BATCH = 1024  # normal patches of a step, and as many noisy ones
 SLOPE = 0.2  # of the LeakyReLU, as in the paper
-CONSTANT = 1e-6  # a channel whose deviation is less tells nothing
+CONSTANT = 1e-5  # a channel that deviates by less tells nothing: noise there would tell all
 
 
 class Params(PatchParams):
     """Knobs of the head; the layers are joined on the grid of the finest."""
 
     neighborhood: Odd  # side of the patches that are averaged
-    hidden: Annotated[int, Field(ge=1, le=4096)]  # units of the discriminator
+    hidden_layers: Annotated[int, Field(ge=1, le=8)]  # of the discriminator; 1 in the paper
+    hidden: Annotated[int, Field(ge=1, le=4096)]  # units of each
     noise: Annotated[float, Field(gt=0)]  # standard deviation, in those of the channels
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]  # falls to 0 along a cosine
@@ -68,16 +71,17 @@ def shortage(images: int, params: Params) -> Shortage | None:
 class Head(nn.Module):
     """Patches (N, D) go in, their logits (N,) come out: higher is more anomalous."""
 
-    def __init__(self, dimensions: int, hidden: int) -> None:
+    def __init__(self, dimensions: int, params: Params) -> None:
         super().__init__()
         self.mean = nn.Buffer(torch.zeros(dimensions))
         self.deviation = nn.Buffer(torch.ones(dimensions))
-        self.adapter = nn.Linear(dimensions, dimensions)
+        widths = [dimensions, *[params.hidden] * params.hidden_layers]
         self.discriminator = nn.Sequential(
-            nn.Linear(dimensions, hidden),
-            nn.BatchNorm1d(hidden),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(hidden, 1),
+            *(
+                nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.LeakyReLU(SLOPE))
+                for before, after in pairwise(widths)
+            ),
+            nn.Linear(params.hidden, 1),
         )
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -86,7 +90,7 @@ class Head(nn.Module):
 
     def logits(self, standardized: Tensor) -> Tensor:
         """Return the logits of patches whose channels have mean 0 and variance 1."""
-        return self.discriminator(self.adapter(standardized))[:, 0]
+        return self.discriminator(standardized)[:, 0]
 
 
 class Detector(PatchDetector[Params]):
@@ -100,8 +104,9 @@ class Detector(PatchDetector[Params]):
         backbone: Backbone | None = None,
     ) -> None:
         super().__init__(params, weights, tensors, backbone)
-        self.head = Head(sum(self.backbone.channels), params.hidden).eval()
-        self.head.load_state_dict(tensors)
+        with torch.device("meta"):  # initial weights, which nobody needs, are not drawn
+            self.head = Head(sum(self.backbone.channels), params).eval()
+        self.head.load_state_dict(tensors, assign=True)
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the largest logits."""
@@ -147,9 +152,11 @@ def load(folder: Path) -> Detector:
 
 def train(patches: Tensor, params: Params) -> Head:
     """Return a head that tells patches (N, D) from noisy copies of them."""
-    head = Head(patches.shape[1], params.hidden)
+    head = Head(patches.shape[1], params)
     head.mean.copy_(patches.mean(0))
-    head.deviation.copy_(patches.std(0).clamp(min=CONSTANT))
+    deviation = patches.std(0)
+    head.deviation.copy_(deviation.where(deviation > CONSTANT, torch.inf))
+    varies = head.deviation.isfinite()
     optimizer = torch.optim.AdamW(
         head.parameters(), params.learning_rate, weight_decay=params.weight_decay
     )
@@ -157,7 +164,7 @@ def train(patches: Tensor, params: Params) -> Head:
     for step in trange(params.steps, desc="fit simplenet", unit="step", disable=None):
         chosen = patches[torch.randint(len(patches), (BATCH,))]
         normal = (chosen - head.mean) / head.deviation
-        noisy = normal + params.noise * torch.randn_like(normal)
+        noisy = normal + params.noise * varies * torch.randn_like(normal)
         logits = head.logits(torch.cat([normal, noisy]))
         loss = softplus(logits[:BATCH]).mean() + softplus(-logits[BATCH:]).mean()
         if not loss.isfinite():

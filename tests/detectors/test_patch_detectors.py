@@ -16,8 +16,8 @@ PATCHCORE = {
 }  # fmt: skip
 GAUSSIANS = {"neighborhood": 3, "components": 3, "regularization": 0.01, "top_fraction": 0.05}
 SIMPLENET = {
-    "neighborhood": 3, "hidden": 8, "noise": 0.5, "steps": 3, "learning_rate": 1e-3,
-    "weight_decay": 1e-5, "top_fraction": 0.05,
+    "neighborhood": 3, "hidden_layers": 2, "hidden": 8, "noise": 0.5, "steps": 3,
+    "learning_rate": 1e-3, "weight_decay": 1e-5, "top_fraction": 0.05,
 }  # fmt: skip
 DINO = {"references": 4, "rotations": 2, "mask": "pca", "variance": 0.99, "top_fraction": 0.01}
 DETECTORS = {
