@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
@@ -25,14 +24,15 @@ from blackswan.detectors.patches import (
     PatchParams,
     backbone_of,
     check_memory,
+    embed_patches,
     normal_batches,
     read_detector,
+    sample_patches,
     top_mean,
 )
 from blackswan.errors import InputError
-from blackswan.networks.backbones import Backbone
 from blackswan.networks.devices import device
-from blackswan.networks.embeddings import Moments, concatenate, finest_grid
+from blackswan.networks.embeddings import Moments, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -62,7 +62,7 @@ class Detector(PatchDetector[Params]):
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the largest patch scores."""
         grid = finest_grid(self.backbone)
-        distances = self._distances(_embed(self.backbone, images, self.params.neighborhood))
+        distances = self._distances(embed_patches(self.backbone, images, self.params.neighborhood))
         patch_scores = distances.view(len(images), *grid)
         image_scores = top_mean(patch_scores, self.params.top_fraction)
         size = images[0].shape[:2]
@@ -102,13 +102,15 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
 
     def embedded() -> Iterator[Tensor]:
         for batch in normal_batches(images, "gaussian_patches"):
-            yield _embed(backbone, batch, params.neighborhood)
+            yield embed_patches(backbone, batch, params.neighborhood)
 
     with torch.inference_mode():
         centres = torch.zeros(1, dimensions)
         if params.components > 1:
             rng = generator(resources.seed, "gaussian_patches", "k-means")
-            centres = k_means(_sample(embedded(), total, rng), params.components, rng)
+            centres = k_means(
+                sample_patches(embedded(), total, SAMPLE, rng), params.components, rng
+            )
         moments = [Moments(1, dimensions, full=True) for _ in range(params.components)]
         for patches in embedded():
             chosen = _nearest(patches, centres)[:, 0]
@@ -157,26 +159,6 @@ def _nearest(points: Tensor, centres: Tensor, count: int = 1) -> Tensor:
         product = torch.addmm(norms, part.to(device()), centres.T, alpha=-2)
         found.append(product.topk(count, largest=False).indices.to(points.device))
     return torch.cat(found)
-
-
-def _sample(patches: Iterator[Tensor], total: int, rng: np.random.Generator) -> Tensor:
-    """Return SAMPLE of the `total` patches (N, D) that are yielded, all where these are fewer."""
-    chosen = torch.from_numpy(np.sort(rng.choice(total, min(total, SAMPLE), replace=False)))
-    found, seen = [], 0
-    for block in patches:
-        inside = chosen[(chosen >= seen) & (chosen < seen + len(block))]
-        found.append(block[inside - seen].cpu())
-        seen += len(block)
-    return torch.cat(found)
-
-
-def _embed(backbone: Backbone, images: Sequence[np.ndarray], neighborhood: int) -> Tensor:
-    """Return the patches (N * P, D), each averaged with its neighbours as PatchCore's are."""
-    layers = backbone.embed(images)
-    if neighborhood > 1:
-        layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
-    joined = concatenate(layers, finest_grid(backbone), "bilinear")
-    return joined.flatten(2).mT.flatten(0, 1)
 
 
 def _too_many(components: int, patches: int, images: int) -> Shortage | None:

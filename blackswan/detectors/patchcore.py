@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.coreset import (
@@ -42,7 +41,7 @@ from blackswan.detectors.patches import (
     top_mean,
 )
 from blackswan.detectors.rows import held, rows_for
-from blackswan.networks.embeddings import concatenate, finest_grid
+from blackswan.networks.embeddings import finest_grid, neighborhood_patches
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -233,9 +232,6 @@ def load(folder: Path) -> Detector:
 def _embed(
     layers: Sequence[Tensor], grid: tuple[int, int], neighborhood: int, directions: Tensor | None
 ) -> Tensor:
-    """Return the neighbourhood-aware patch embeddings (N, P, D) of equation 2."""
-    if neighborhood > 1:
-        # Zeros beyond the border count, as in the paper's code.
-        layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
-    patches = concatenate(layers, grid, "bilinear").flatten(2).mT  # (N, P, C)
+    """Return the patches (N, P, D), projected where there are directions."""
+    patches = neighborhood_patches(layers, grid, neighborhood)
     return patches @ directions.to(patches.device) if directions is not None else patches

@@ -3,7 +3,7 @@
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.errors import InputError, cause, shown
 from blackswan.networks import devices
 from blackswan.networks.backbones import Backbone, load_backbone
+from blackswan.networks.embeddings import finest_grid, neighborhood_patches
 from blackswan.outputs import replace_file
 from blackswan.params import Section, Size, load_section
 
@@ -124,6 +125,25 @@ def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
             f"all {len(images)} normal images are equal, {name} cannot learn how they vary; "
             "take images of different parts or times"
         )
+
+
+def embed_patches(backbone: Backbone, images: Sequence[np.ndarray], neighborhood: int) -> Tensor:
+    """Return the patches (N * P, D), each averaged with its neighbours as PatchCore's are."""
+    layers = backbone.embed(images)
+    return neighborhood_patches(layers, finest_grid(backbone), neighborhood).flatten(0, 1)
+
+
+def sample_patches(
+    patches: Iterable[Tensor], total: int, size: int, rng: np.random.Generator
+) -> Tensor:
+    """Return `size` of the `total` patches (N, D) that are yielded, all where these are fewer."""
+    chosen = torch.from_numpy(np.sort(rng.choice(total, min(total, size), replace=False)))
+    found, seen = [], 0
+    for block in patches:
+        inside = chosen[(chosen >= seen) & (chosen < seen + len(block))]
+        found.append(block[inside - seen].cpu())
+        seen += len(block)
+    return torch.cat(found)
 
 
 def slices(images: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from blackswan.networks.backbones import Backbone
 
@@ -30,6 +30,19 @@ def concatenate(
         ],
         1,
     )
+
+
+def neighborhood_patches(
+    layers: Sequence[Tensor], grid: tuple[int, int], neighborhood: int
+) -> Tensor:
+    """Return the neighbourhood-aware patches (N, P, C) of PatchCore (arXiv 2106.08265, equation 2).
+
+    `neighborhood` is the side, odd, of the patches that are averaged.
+    """
+    if neighborhood > 1:
+        # Zeros beyond the border count, as in the paper's code.
+        layers = [avg_pool2d(layer, neighborhood, 1, neighborhood // 2) for layer in layers]
+    return concatenate(layers, grid, "bilinear").flatten(2).mT
 
 
 class Moments:

@@ -55,7 +55,7 @@ def detector(images, resources):
 
 def embedded(detector, images):
     """Return the patches (N, D) in float64."""
-    patches_ = gaussian_patches._embed(detector.backbone, images, 3)
+    patches_ = patches.embed_patches(detector.backbone, images, 3)
     return patches_.double().numpy()
 
 

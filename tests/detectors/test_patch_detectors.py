@@ -15,6 +15,10 @@ PATCHCORE = {
     "bank_patches": None, "neighbors": 3, "top_fraction": 0.05, "reweighting": 9,
 }  # fmt: skip
 GAUSSIANS = {"neighborhood": 3, "components": 3, "regularization": 0.01, "top_fraction": 0.05}
+SIMPLENET = {
+    "neighborhood": 3, "hidden_layers": 2, "hidden": 8, "noise": 0.5, "steps": 3,
+    "learning_rate": 1e-3, "weight_decay": 1e-5, "top_fraction": 0.05,
+}  # fmt: skip
 DINO = {"references": 4, "rotations": 2, "mask": "pca", "variance": 0.99, "top_fraction": 0.01}
 DETECTORS = {
     "padim, full": ("padim", {**PADIM, "covariance": "full"}),
@@ -24,6 +28,7 @@ DETECTORS = {
     "dino_memory, wide": ("dino_memory", {**DINO, "method": "memory", "image_size": [56, 112]}),
     "patchcore, equation 7": ("patchcore", {**PATCHCORE, "top_fraction": None}),
     "gaussian_patches": ("gaussian_patches", GAUSSIANS),
+    "simplenet": ("simplenet", SIMPLENET),
     "dino_memory, memory": ("dino_memory", {**DINO, "method": "memory"}),
     "dino_memory, subspace": ("dino_memory", {**DINO, "method": "subspace"}),
 }
