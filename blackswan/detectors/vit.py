@@ -21,6 +21,7 @@ from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.detectors.maps import to_maps
 from blackswan.errors import InputError, shown
+from blackswan.networks import devices
 from blackswan.networks.backbones import (
     any_size,
     check_size,
@@ -29,7 +30,6 @@ from blackswan.networks.backbones import (
     read_normalisation,
     to_tensor,
 )
-from blackswan.networks.devices import device
 from blackswan.outputs import write_json
 from blackswan.params import Section, Size, height_and_width, load_section
 
@@ -176,11 +176,15 @@ class Detector:
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
         device = next(self.network.parameters()).device
-        pixels = self.inputs.to_tensor(images).to(device)
-        output = self.network(pixels)
-        patches = output["patch_logits"].sigmoid().cpu()  # (N, h, w)
-        maps = to_maps(patches, images[0].shape[:2], 0)
-        return Scores(output["logits"].softmax(dim=1)[:, 1].cpu().numpy(), maps, probabilities=True)
+        outputs = devices.in_halves(
+            lambda pixels: self.network(pixels.to(device)), self.inputs.to_tensor(images),
+            "train with a smaller train_vit.image_size",
+        )  # fmt: skip
+        logits, patch_logits = (
+            torch.cat([output[name] for output in outputs]) for name in ("logits", "patch_logits")
+        )
+        maps = to_maps(patch_logits.sigmoid(), images[0].shape[:2], 0)  # of patches (N, h, w)
+        return Scores(logits.softmax(dim=1)[:, 1].cpu().numpy(), maps, probabilities=True)
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""
@@ -197,4 +201,6 @@ def load(folder: Path) -> Detector:
             AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
         )
     network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
-    return Detector(network.to(device()), load_section(Input, "input", folder / "detector.json"))
+    return Detector(
+        network.to(devices.device()), load_section(Input, "input", folder / "detector.json")
+    )
