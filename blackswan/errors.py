@@ -102,7 +102,7 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if any(words in text for words in FULL_DISK):
         return "the disk is full; free some space (`dvc gc -w` drops old data), run again"
-    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+    if out_of_memory(error):
         return (
             "the memory is full; close other programs, or lower the sizes of images and batches in "
             "params.yaml, run again"
@@ -117,6 +117,11 @@ def _explain(error: Exception) -> str:
             "and the settings, run again, and report it if it stays"
         )
     return ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory is full, of the machine or of a GPU."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def _lock(script: TextIO) -> None:

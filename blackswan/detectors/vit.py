@@ -20,6 +20,7 @@ from blackswan.data.dataset import LABELS, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError, shown
+from blackswan.networks import devices
 from blackswan.networks.backbones import (
     any_size,
     check_size,
@@ -28,7 +29,6 @@ from blackswan.networks.backbones import (
     read_normalisation,
     to_tensor,
 )
-from blackswan.networks.devices import device
 from blackswan.outputs import write_json
 from blackswan.params import Section, Size, height_and_width, load_section
 
@@ -176,10 +176,17 @@ class Detector:
         """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
         device, count = next(self.network.parameters()).device, len(images)
         # A lone image takes another path through the products, with other bits: it goes twice.
-        pixels = self.inputs.to_tensor(images).to(device).expand(max(2, count), -1, -1, -1)
-        output = self.network(pixels)
-        image_scores = output["logits"][:count].softmax(dim=1)[:, 1].cpu().numpy()
-        patch_scores = output["patch_logits"][:count].sigmoid().cpu().numpy()  # (N, h, w)
+        pixels = self.inputs.to_tensor(images).expand(max(2, count), -1, -1, -1)
+        outputs = devices.in_halves(
+            lambda part: self.network(part.to(device)), pixels,
+            "train with a smaller train_vit.image_size",
+        )  # fmt: skip
+        logits, patch_logits = (
+            torch.cat([output[name] for output in outputs])[:count].cpu()
+            for name in ("logits", "patch_logits")
+        )
+        image_scores = logits.softmax(dim=1)[:, 1].numpy()
+        patch_scores = patch_logits.sigmoid().numpy()  # (N, h, w)
         return Scores(image_scores, patch_scores, images[0].shape[:2], probabilities=True)
 
     def save(self, folder: Path) -> None:
@@ -197,4 +204,6 @@ def load(folder: Path) -> Detector:
             AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
         )
     network.patch_head.load_state_dict(load_file(folder / "patch_head.safetensors"))
-    return Detector(network.to(device()), load_section(Input, "input", folder / "detector.json"))
+    return Detector(
+        network.to(devices.device()), load_section(Input, "input", folder / "detector.json")
+    )

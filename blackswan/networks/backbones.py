@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from blackswan.errors import NO_MEMORY, InputError, cause, shown
+from blackswan.errors import InputError, cause, out_of_memory, shown
 from blackswan.networks import devices, efficientnet, resnet
 from blackswan.params import height_and_width
 
@@ -49,7 +49,7 @@ class Backbone:
                 blank = torch.zeros(1, 3, *image_size, device=self.device)
                 shapes = [layer.shape for layer in self.features(blank)]
         except (RuntimeError, ValueError) as error:
-            if any(words in str(error) for words in NO_MEMORY):
+            if out_of_memory(error):
                 raise
             raise _does_not_fit(folder, f" ({cause(error)})") from None
         self.channels = [shape[1] for shape in shapes]

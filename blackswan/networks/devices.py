@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from blackswan.errors import InputError
+from blackswan.errors import InputError, out_of_memory
 
 SHARE = 4  # of the free memory of a GPU, what one block takes at most: 1 / SHARE
 LARGER = 16  # times a block of the CPU, at most
@@ -29,6 +29,8 @@ def device() -> torch.device:
     from accelerate import PartialState  # takes seconds to import, and without a GPU tells nothing
 
     found = PartialState().device
+    # Else convolutions of CUDA keep 10 of float32's 23 bits, and scores differ by a thousandth.
+    torch.backends.cudnn.allow_tf32 = False
     if found.type != "cpu":
         name = torch.cuda.get_device_name(found) if found.type == "cuda" else found.type
         tqdm.write(f"networks run on {found} ({name})", file=sys.stderr)
@@ -43,7 +45,7 @@ def in_halves(compute: Callable[[Batch], Result], batch: Batch, remedy: str) -> 
     try:
         return [compute(batch)]
     except RuntimeError as error:
-        if not _is_full(error):
+        if device().type == "cpu" or not out_of_memory(error):
             raise
     # Out of the block above, which holds on to what was computed.
     if len(batch) == 1:
@@ -56,11 +58,6 @@ def in_halves(compute: Callable[[Batch], Result], batch: Batch, remedy: str) -> 
     half = len(batch) // 2
     halves: tuple[Any, Any] = batch[:half], batch[half:]
     return [result for part in halves for result in in_halves(compute, part, remedy)]
-
-
-def _is_full(error: RuntimeError) -> bool:
-    """Tell whether a GPU ran out of memory; that of MPS is told by its text alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def rows_at_once(where: torch.device, row_bytes: int, rows: int) -> int:

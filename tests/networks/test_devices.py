@@ -33,7 +33,10 @@ def backbone(tmp_path):
 @pytest.mark.parametrize("tiles", [1, 2])
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("no"), RuntimeError("MPS backend out of memory (allocated: 1 GB)")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (allocated: 1 GB)"),
+    ],
 )
 def test_a_full_gpu_gets_half_as_many_until_they_fit(backbone, monkeypatch, tiles, error):
     images = np.random.default_rng(0).integers(0, 256, (5, 120, 120, 3), dtype=np.uint8)
@@ -48,6 +51,10 @@ def test_a_full_gpu_gets_half_as_many_until_they_fit(backbone, monkeypatch, tile
         return features(pixels)
 
     monkeypatch.setattr(backbone, "features", crowded)
+    with pytest.raises(RuntimeError, match="out of memory"):  # of a CPU, that is
+        backbone.embed(images)
+    seen.clear()
+    monkeypatch.setattr(devices, "device", lambda: GPU)
     for found, layer in zip(backbone.embed(images), expected, strict=True):
         torch.testing.assert_close(found, layer, rtol=0, atol=1e-6)
     assert seen[:4] == ([5, 2, 1, 1] if tiles == 1 else [2, 1, 1, 2])
