@@ -18,9 +18,13 @@ SETTINGS = {
     "layers": [1, 2],
     "image_size": 112,
     "tiles": 1,
+    "final_norm": False,
+    "fusion": "features",
     "method": "memory",
     "references": 4,
     "rotations": 1,
+    "coreset_ratio": 1.0,
+    "bank_patches": None,
     "mask": "none",
     "variance": 0.99,
     "top_fraction": 0.01,
@@ -110,14 +114,14 @@ def test_memory_scores_are_cosine_distances(images, painted, resources):
 def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
     detector = dino_memory.fit(images, settings(method="subspace", references=5), resources)
     references = references_of(detector, images)
-    samples = dino_memory._embed(detector.backbone, references).double().numpy()
-    queries = dino_memory._embed(detector.backbone, [painted]).double().numpy()
+    samples = dino_memory._embed(detector.backbone, references, detector.params)[0].double().numpy()
+    queries = dino_memory._embed(detector.backbone, [painted], detector.params)[0].double().numpy()
     centre = samples.mean(0)
     _, spread, directions = np.linalg.svd(samples - centre, full_matrices=False)
     share = np.cumsum(spread**2) / (spread**2).sum()
     kept = directions[: int(np.argmax(share >= 0.99)) + 1]
     residual = (queries - centre) - (queries - centre) @ kept.T @ kept
-    assert detector.tensors["residual_directions"].shape == (24, 24 - len(kept))
+    assert detector.tensors["residual_directions_0"].shape == (24, 24 - len(kept))
     np.testing.assert_allclose(
         detector._patch_scores([painted]).flatten().numpy(), (residual**2).sum(1), atol=1e-6
     )
@@ -140,7 +144,7 @@ def test_references_are_drawn_by_seed_and_written_down(images, resources, tmp_pa
     assert written == detector.references == dino_memory.load(tmp_path).references
     assert len(written) == 4
     assert written != draws[2]
-    bank = dino_memory._embed(detector.backbone, references_of(detector, images))
+    bank = dino_memory._embed(detector.backbone, references_of(detector, images), detector.params)
     torch.testing.assert_close(detector.tensors["memory_bank"], bank, atol=1e-6, rtol=0)
 
 
@@ -149,7 +153,7 @@ def test_rotations_recognise_a_turned_part(images, resources):
     turned = [np.rot90(image).copy() for image in square]
     upright = dino_memory.fit(square[:10], settings(), resources).score(turned[10:])
     rotated = dino_memory.fit(square[:10], settings(rotations=4), resources)
-    assert rotated.tensors["memory_bank"].shape == (4 * 4 * 64, 24)
+    assert rotated.tensors["memory_bank"].shape == (1, 4 * 4 * 64, 24)
     assert rotated.score(turned[10:]).image_scores.max() < upright.image_scores.min() / 2
     np.testing.assert_array_equal(dino_memory.rotate(square[0], 90), turned[0])
 

@@ -15,7 +15,10 @@ PATCHCORE = {
     "bank_patches": None, "neighbors": 3, "top_fraction": 0.05, "reweighting": 9,
 }  # fmt: skip
 GAUSSIANS = {"neighborhood": 3, "components": 3, "regularization": 0.01, "top_fraction": 0.05}
-DINO = {"references": 4, "rotations": 2, "mask": "pca", "variance": 0.99, "top_fraction": 0.01}
+DINO = {
+    "final_norm": False, "fusion": "features", "references": 4, "rotations": 2, "mask": "pca",
+    "coreset_ratio": 1.0, "bank_patches": None, "variance": 0.99, "top_fraction": 0.01,
+}  # fmt: skip
 DETECTORS = {
     "padim, full": ("padim", {**PADIM, "covariance": "full"}),
     "padim, low_rank": ("padim", {**PADIM, "covariance": "low_rank"}),
@@ -26,6 +29,10 @@ DETECTORS = {
     "gaussian_patches": ("gaussian_patches", GAUSSIANS),
     "dino_memory, memory": ("dino_memory", {**DINO, "method": "memory"}),
     "dino_memory, subspace": ("dino_memory", {**DINO, "method": "subspace"}),
+    "dino_memory, a coreset a layer": (
+        "dino_memory",
+        {**DINO, "method": "memory", "fusion": "maps", "final_norm": True, "coreset_ratio": 0.1},
+    ),
 }
 
 
