@@ -33,7 +33,7 @@ TIE = 1e-10  # of the largest squared norm: far above float64 noise, far below w
 
 
 def coreset_size(points: int, ratio: float, most: int | None = None) -> int:
-    """Return how many of `points` a coreset of `ratio` keeps: at least one, and no more than `most`."""
+    """Return how many of `points` a coreset of `ratio` keeps: at least one, at most `most`."""
     return min(max(1, round(points * ratio)), most or points)
 
 

@@ -218,8 +218,8 @@ def _check_layers(backbone: Backbone, params: Params) -> None:
         )
     if params.final_norm and not isinstance(backbone.features, Transformer):
         raise InputError(
-            f"detectors.dino_memory.final_norm = true, but {params.backbone} has no final norm; set "
-            "it to false, or choose the backbone of a vision transformer"
+            f"detectors.dino_memory.final_norm = true, but {params.backbone} has no final norm; "
+            "set it to false, or choose the backbone of a vision transformer"
         )
 
 
