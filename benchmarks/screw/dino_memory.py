@@ -1,14 +1,13 @@
-"""What do all references, a final norm, a bank a layer and larger images give dino_memory on screw?
+"""What do all references, a final norm and larger images give dino_memory on MVTec AD screw?
 
-    python benchmarks/screw/dino_memory.py ../shared/data/mvtec/screw ../shared/data/folder/aliens
+    python benchmarks/screw/dino_memory.py ../shared/data/mvtec/screw
 
 The choice is made without a test image: each setting is fitted on 64 normal train images and ranks
 20 others against copies of them into which our own generators put a patch, small or large; the best
-in the mean over generators and sizes is the choice. The toy aliens, 16 normals of which are learnt
-and 20 patched, say at 224 pixels whether that is so of screws alone. Then the choice, on all train
-images, and the defaults are judged on the test images of screw, which decide nothing, over seeds:
-they move the first pick of a coreset and draw the references of the defaults. Every image passes
-the backbone once a size. Writes benchmarks/screw/dino_memory.json.
+in the mean over generators and sizes is the choice. It is then fitted on all train images and, as
+the defaults, judged on the test images, which decide nothing, over seeds: they move the first pick
+of a coreset and draw the references of the defaults. Every image passes the backbone once a size.
+Writes benchmarks/screw/dino_memory.json.
 """
 
 import sys
@@ -41,15 +40,12 @@ RESULT = Path("benchmarks/screw/dino_memory.json")
 WEIGHTS = Path("data/weights")
 LAYERS = [*range(4, 13)]  # remembered of each image
 LEARNT, HELD_OUT = 64, 20  # normals of the choice
-LEARNT_ALIENS = 16
 SEEDS = range(3)
 ALL = {"references": None, "bank_patches": 10000}
 SETTINGS: dict[str, dict[str, Any]] = {
     "the defaults": {},
     "all references": ALL,
     "all, the final norm": ALL | {"final_norm": True},
-    "all, a bank a layer": ALL | {"fusion": "maps"},
-    "all, a bank a layer, the final norm": ALL | {"fusion": "maps", "final_norm": True},
     "all, 336 pixels": ALL | {"image_size": 336},
     "all, 336 pixels, the highest patch": ALL | {"image_size": 336, "top_fraction": 0.001},
 }
@@ -88,18 +84,16 @@ def score(
         return dino_memory.fit(frames, params, resources).score(asked).image_scores
 
 
-def chosen_on(
-    normals: list[np.ndarray], learnt: int, held_out: int, names: list[str]
-) -> dict[str, Any]:
+def synthetic(normals: list[np.ndarray]) -> dict[str, Any]:
     """Return how each setting, fitted on some normals, tells others from their patched copies."""
-    order = generator(0, "dino_memory", "choice").permutation(len(normals))[: learnt + held_out]
-    references, asked = ([normals[i] for i in part] for part in np.split(order, [learnt]))
+    order = generator(0, "dino_memory", "choice").permutation(len(normals))[: LEARNT + HELD_OUT]
+    references, asked = ([normals[i] for i in part] for part in np.split(order, [LEARNT]))
     patched = with_patches(asked)
     copies = [image for images in patched.values() for image in images]
     found: dict[str, Any] = {}
-    for side in sorted({of(name).image_size for name in names}):
+    for side in sorted({of(name).image_size for name in SETTINGS}):
         with remembered([*references, *asked, *copies], side) as known:
-            for name in (name for name in names if of(name).image_size == side):
+            for name in (name for name in SETTINGS if of(name).image_size == side):
                 scores = np.split(
                     score(name, references, [*asked, *copies], 0, known),
                     np.cumsum([len(asked), *map(len, patched.values())])[:-1],
@@ -148,17 +142,13 @@ def auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 def main() -> None:
     """Choose on synthetic anomalies, write that down, then judge choice and defaults on test."""
-    if len(sys.argv) != 3:
-        raise InputError("name the folders of screw and of aliens: dino_memory.py SCREW ALIENS")
-    root, aliens = map(Path, sys.argv[1:])
+    if len(sys.argv) != 2:
+        raise InputError("name the folder of screw: dino_memory.py PATH")
+    root = Path(sys.argv[1])
     normals = [read_image(path) for path in sorted((root / "train/good").glob("*.png"))]
-    result: dict[str, Any] = {"synthetic": chosen_on(normals, LEARNT, HELD_OUT, [*SETTINGS])}
+    result: dict[str, Any] = {"synthetic": synthetic(normals)}
     best = max(SETTINGS, key=lambda name: result["synthetic"][name]["mean"])
     result["choice"] = best
-    write_json(RESULT, result)
-    toys = [read_image(path) for path in sorted((aliens / "normal").glob("*"))]
-    small = [name for name in SETTINGS if of(name).image_size == of("the defaults").image_size]
-    result["synthetic, aliens"] = chosen_on(toys, LEARNT_ALIENS, HELD_OUT, small)
     write_json(RESULT, result)
     result["test"] = judged(normals, root, ["the defaults", best])
     write_json(RESULT, result)

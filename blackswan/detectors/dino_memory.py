@@ -247,7 +247,7 @@ def _reference_patches(
 def _embed(backbone: Backbone, images: Sequence[np.ndarray], params: Params) -> Tensor:
     """Return the patches (F, N * h * w, D), of length 1: of every layer, or of their mean."""
     layers = backbone.embed(images)
-    if params.final_norm:
+    if params.final_norm and isinstance(backbone.features, Transformer):
         norm = backbone.features.final_norm
         layers = [norm(layer.movedim(1, 3)).movedim(3, 1) for layer in layers]
     fused = torch.stack([normalize(layer, dim=1) for layer in layers])  # (L, N, D, h, w)

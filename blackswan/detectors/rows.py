@@ -54,8 +54,9 @@ class DiskRows:
         needed, free = 4 * stores * count * columns, shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"{stores * count} rows of {columns} numbers take {needed / 1e9:.1f} GB of the "
-                f"disk of {folder}, which has {free / 1e9:.1f} GB left; free some space, or {remedy}"
+                f"{stores * count} rows of {columns} numbers take {needed / 1e9:.1f} GB "
+                f"of the disk of {folder}, which has {free / 1e9:.1f} GB left; "
+                f"free some space, or {remedy}"
             )
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this
 
