@@ -30,12 +30,13 @@ Projection = Literal["sparse", "gaussian"]
 BLOCK = 1024  # candidates of a round, at most
 REACH = 0.87  # of the largest squared distance: what a round takes for far
 ROWS, COLUMNS = 4096, 256  # of one matrix product: its result stays in the cache
+KNOWN = 10  # numbers that are in memory for each point, at most
 TIE = 1e-10  # of the largest squared norm: far above float64 noise, far below what matters
 
 
-def coreset_size(points: int, ratio: float) -> int:
-    """Return how many of `points` a coreset of `ratio` keeps: at least one."""
-    return max(1, round(points * ratio))
+def coreset_size(points: int, ratio: float, most: int | None = None) -> int:
+    """Return how many of `points` a coreset of `ratio` keeps: at least one, at most `most`."""
+    return min(max(1, round(points * ratio)), most or points)
 
 
 def random_directions(

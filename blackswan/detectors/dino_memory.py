@@ -1,9 +1,9 @@
-"""Few-shot detectors on patches of a vision transformer, fitted on one normal image or a few.
+"""Detectors on patches of a vision transformer, fitted on one normal image, a few or all.
 
-`memory` is AnomalyDINO (arXiv 2405.14529): all patches of the reference images are kept, and a
-patch scores its cosine distance to the nearest. `subspace` is SubspaceAD (arXiv 2602.23013): only
-the principal components of those patches are kept, and a patch scores its energy outside of them.
-The image score is the mean of the highest patch scores.
+`memory` is AnomalyDINO (arXiv 2405.14529): the patches of the reference images are kept, all of
+them or a greedy coreset, and a patch scores its cosine distance to the nearest. `subspace` is
+SubspaceAD (arXiv 2602.23013): only the principal components of those patches are kept, and a patch
+scores its energy outside of them. The image score is the mean of the highest patch scores.
 """
 
 import json
@@ -21,6 +21,7 @@ from torch.nn.functional import max_pool2d, normalize
 from tqdm import tqdm
 
 from blackswan.data.shortages import Shortage, refuse
+from blackswan.detectors.coreset import KNOWN, coreset_size, k_center
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
@@ -34,21 +35,27 @@ from blackswan.detectors.patches import (
     slices,
     top_mean,
 )
+from blackswan.detectors.rows import Rows, held, rows_for
 from blackswan.errors import InputError, shown
-from blackswan.networks.backbones import Backbone
+from blackswan.networks.backbones import Backbone, Transformer
 from blackswan.networks.embeddings import Moments, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
+SMALLER = "lower references, rotations or image_size"
 MASK_REFERENCES = 8  # images whose patches set the threshold of the mask
 
 
 class Params(PatchParams):
-    """Knobs of memory bank and subspace; the layers are averaged, once patches have length 1."""
+    """Knobs of memory bank and subspace."""
 
+    final_norm: bool  # of the backbone, over the patches of each layer
+    fusion: Literal["features", "maps"]  # of the layers: means of patches, or of patch scores
     method: Literal["memory", "subspace"]
     references: Annotated[int, Field(ge=1)] | None  # normal images drawn by seed; null takes all
     rotations: Annotated[int, Field(ge=1, le=360)]  # of a reference, over a full turn; 1: upright
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)]  # of the patches, kept in the memory bank
+    bank_patches: Annotated[int, Field(ge=1)] | None  # kept there at most; null: no limit
     mask: Literal["none", "pca"]  # pca: score nothing but the foreground
     variance: Annotated[float, Field(gt=0, lt=1)]  # of subspace: the share that it keeps
     top_fraction: Annotated[float, Field(gt=0, le=1)]  # of the patches, whose mean scores an image
@@ -91,19 +98,22 @@ class Detector(PatchDetector[Params]):
     def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""
         grid = finest_grid(self.backbone)
-        patches = _embed(self.backbone, images)  # (N * h * w, D)
-        if self.params.method == "memory":
-            distances, _ = nearest(patches, self.tensors["memory_bank"])
-            scores = distances[:, 0].square() / 2  # 1 - cosine: all patches have length 1
-        else:
-            # The directions that were left out: what they hold needs no reconstruction.
-            outside = (patches - self.tensors["mean"]) @ self.tensors["residual_directions"]
-            scores = outside.square().sum(1)
+        fused = _embed(self.backbone, images, self.params)  # (F, N * h * w, D)
+        scores = torch.stack([self._distances(*pair) for pair in enumerate(fused)]).mean(0)
         scores = scores.view(len(images), *grid)
         if self.params.mask == "pca":
-            projection = patches @ self.tensors["mask_direction"]
+            projection = fused[-1] @ self.tensors["mask_direction"]
             return scores * foreground(projection.view_as(scores), self.tensors["mask_threshold"])
         return scores
+
+    def _distances(self, number: int, patches: Tensor) -> Tensor:
+        """Return how far patches (P, D) lie from the bank, or the subspace, of this number."""
+        if self.params.method == "memory":
+            distances, _ = nearest(patches, self.tensors["memory_bank"][number])
+            return distances[:, 0].square() / 2  # 1 - cosine: all patches have length 1
+        # The directions that were left out: what they hold needs no reconstruction.
+        directions = self.tensors[f"residual_directions_{number}"]
+        return ((patches - self.tensors["mean"][number]) @ directions).square().sum(1)
 
     def save(self, folder: Path) -> None:
         """Write the tensors, the params, the paths of the references and the backbone."""
@@ -114,47 +124,58 @@ class Detector(PatchDetector[Params]):
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """Remember the patches, or the subspace, of some normal `images`.
 
-    Raises InputError for layers of different sizes, for fewer images than references, for a memory
-    bank that would not fit in memory and for a subspace that leaves no direction out.
+    A coreset picks exactly, as that of PatchCore does, from all patches: 4 bytes x patches x
+    features x layers that are not averaged, in memory or past rows.IN_MEMORY in files below
+    `resources.checkpoints`. Raises InputError for layers of different sizes, for a final norm that
+    the backbone lacks, for fewer images than references, for patches that would not fit in memory
+    or on disk and for a subspace that leaves no direction out.
     """
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
-    if len({*backbone.channels}) > 1:
-        raise InputError(
-            f"detectors.dino_memory.layers = {shown(params.layers)} have "
-            f"{shown(backbone.channels)} channels and cannot be averaged; choose one, or the "
-            "backbone of a vision transformer"
-        )
+    _check_layers(backbone, params)
     refuse(shortage(len(images), params))
     chosen = _choose_references(len(images), params.references, resources.seed)
     height, width = finest_grid(backbone)
-    positions, dimensions = height * width * params.rotations, backbone.channels[0]
+    dimensions = backbone.channels[0]
+    fused = 1 if params.fusion == "features" else len(backbone.channels)
     keeps = params.method == "memory"
-    total = len(chosen) * positions if keeps else 0
+    total = len(chosen) * params.rotations * height * width if keeps else 0
+    kept = coreset_size(total, params.coreset_ratio, params.bank_patches) if keeps else 0
+    # the patches, what the coreset knows of each, the banks and a coreset's centres, covariances
     check_memory(
-        4 * total * (dimensions + 1) + 32 * dimensions**2,  # the bank; covariance and its vectors
+        held(total, dimensions, fused)
+        + 4 * (KNOWN * total + (fused + 1) * kept * dimensions)
+        + 32 * fused * dimensions**2,
         f"dino_memory with {total} patches of {dimensions} features",
-        "lower references, rotations or image_size, or choose method: subspace",
+        f"{SMALLER}, or choose method: subspace",
     )
-    bank = torch.empty(total, dimensions)
-    moments = Moments(1, dimensions, full=True)
+    stores = [
+        rows_for(total, dimensions, resources.checkpoints, SMALLER, fused)
+        for _ in range(fused if keeps else 0)
+    ]
+    decomposes = not keeps or params.mask == "pca"
+    moments = Moments(fused, dimensions, full=True)
     sample = []
+    tensors: dict[str, Tensor] = {}
     with torch.inference_mode():
         for number, patches in enumerate(_reference_patches(images, chosen, params, backbone)):
-            moments.add(patches[None])
-            if keeps:
-                bank[number * positions : (number + 1) * positions] = patches
+            for store, rows in zip(stores, patches, strict=keeps):
+                store.append(rows)
+            if decomposes:
+                moments.add(patches)
             if number < MASK_REFERENCES:
-                sample.append(patches.cpu())
-    values, vectors = torch.linalg.eigh(moments.take_covariances()[0])
-    tensors = {}
-    if keeps:
-        tensors["memory_bank"] = bank
-    else:
-        tensors["mean"] = moments.mean()[0].float()
-        tensors["residual_directions"] = _residual_directions(values, vectors, params.variance)
+                sample.append(patches[-1].cpu())
+        if keeps:
+            tensors["memory_bank"] = _coresets(stores, kept, resources.seed)
+    if decomposes:
+        components = _components(moments)
+    if not keeps:
+        tensors["mean"] = moments.mean().float()
+        for number, (values, vectors) in enumerate(components):
+            directions = _residual_directions(values, vectors, params.variance)
+            tensors[f"residual_directions_{number}"] = directions
     if params.mask == "pca":
-        first = vectors[:, -1].float()
+        first = components[-1][1][:, -1].float()  # of the deepest layer
         projections = (torch.cat(sample) @ first).view(-1, height, width)
         tensors["mask_direction"], tensors["mask_threshold"] = _mask(first, projections)
     references = [images.paths[index] for index in chosen]
@@ -188,6 +209,21 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     )
 
 
+def _check_layers(backbone: Backbone, params: Params) -> None:
+    """Raise InputError for layers of different sizes and for a norm that the backbone lacks."""
+    if len({*backbone.channels}) > 1:
+        raise InputError(
+            f"detectors.dino_memory.layers = {shown(params.layers)} have "
+            f"{shown(backbone.channels)} channels and cannot be averaged; choose one, or the "
+            "backbone of a vision transformer"
+        )
+    if params.final_norm and not isinstance(backbone.features, Transformer):
+        raise InputError(
+            f"detectors.dino_memory.final_norm = true, but {params.backbone} has no final norm; "
+            "set it to false, or choose the backbone of a vision transformer"
+        )
+
+
 def _choose_references(available: int, wanted: int | None, seed: int) -> list[int]:
     """Draw the indices of the references, ascending; a larger draw contains a smaller one."""
     order = generator(seed, "dino_memory", "references").permutation(available)
@@ -197,7 +233,7 @@ def _choose_references(available: int, wanted: int | None, seed: int) -> list[in
 def _reference_patches(
     images: Images, chosen: Sequence[int], params: Params, backbone: Backbone
 ) -> Iterator[Tensor]:
-    """Yield the patches (P, D) of one reference after the other, in all its rotations."""
+    """Yield the patches (F, P, D) of one reference after the other, in all its rotations."""
     wanted = set(chosen)
     references = (
         image for index, image in enumerate(islice(images, chosen[-1] + 1)) if index in wanted
@@ -206,15 +242,40 @@ def _reference_patches(
         references, desc="fit dino_memory", unit="image", total=len(chosen), disable=None
     ):
         turned = [rotate(image, turn * 360 / params.rotations) for turn in range(params.rotations)]
-        yield torch.cat([_embed(backbone, batch) for batch in slices(turned)])
+        yield torch.cat([_embed(backbone, batch, params) for batch in slices(turned)], 1)
 
 
-def _embed(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
-    """Return the patches (N * h * w, D), of length 1."""
-    layers = [normalize(layer, dim=1) for layer in backbone.embed(images)]
-    # On held-out normal images with synthetic anomalies no worse than joined, and cheaper by L.
-    patches = torch.stack(layers).mean(0).flatten(2).mT.flatten(0, 1)
-    return normalize(patches, dim=1)
+def _embed(backbone: Backbone, images: Sequence[np.ndarray], params: Params) -> Tensor:
+    """Return the patches (F, N * h * w, D), of length 1: of every layer, or of their mean."""
+    layers = backbone.embed(images)
+    if params.final_norm and isinstance(backbone.features, Transformer):
+        norm = backbone.features.final_norm
+        layers = [norm(layer.movedim(1, 3)).movedim(3, 1) for layer in layers]
+    fused = torch.stack([normalize(layer, dim=1) for layer in layers])  # (L, N, D, h, w)
+    if params.fusion == "features":
+        fused = fused.mean(0, keepdim=True)
+    return normalize(fused.flatten(3).mT.flatten(1, 2), dim=2)
+
+
+def _coresets(stores: Sequence[Rows], kept: int, seed: int) -> Tensor:
+    """Return the memory banks (F, K, D): of each store, (P, D), all rows or a coreset."""
+    total, dimensions = stores[0].shape
+    rng = generator(seed, "dino_memory", "coreset")
+    banks = torch.empty(len(stores), kept, dimensions)
+    for store, bank in zip(stores, banks, strict=True):
+        start = int(rng.integers(total))
+        picks = torch.arange(total) if kept == total else k_center(store, kept, start)
+        store.take(picks, out=bank)
+    return banks
+
+
+def _components(moments: Moments) -> list[tuple[Tensor, Tensor]]:
+    """Return the eigenvalues (D,), ascending, and eigenvectors (D, D) at every position."""
+    return [
+        tuple(torch.linalg.eigh(covariance))
+        for block in range(len(moments.blocks))
+        for covariance in moments.take_covariances(block)
+    ]
 
 
 def _residual_directions(values: Tensor, vectors: Tensor, variance: float) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.coreset import (
+    KNOWN,
     Projection,
     coreset_size,
     farther,
@@ -46,7 +47,6 @@ from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
 SMALLER = "lower image_size or features, or fit on fewer images"
-KNOWN = 10  # numbers that the coreset has in memory for each patch, at most
 FINEST = 2  # pixels between patches: the first stage of EfficientNet-Lite0
 
 
@@ -84,7 +84,7 @@ class Params(PatchParams):
 
     def bank_size(self, patches: int) -> int:
         """Return how many of `patches` patches the memory bank keeps."""
-        return min(coreset_size(patches, self.coreset_ratio), self.bank_patches or patches)
+        return coreset_size(patches, self.coreset_ratio, self.bank_patches)
 
 
 def shortage(images: int, params: Params) -> Shortage | None:

@@ -45,15 +45,18 @@ class DiskRows:
     in this process, whose memory is bounded by a block.
     """
 
-    def __init__(self, count: int, columns: int, folder: Path, remedy: str) -> None:
+    def __init__(
+        self, count: int, columns: int, folder: Path, remedy: str, stores: int = 1
+    ) -> None:
         """Make the file on the disk of `folder`; raises InputError where it has too little room."""
         self.shape = torch.Size((count, columns))
         folder.mkdir(parents=True, exist_ok=True)
-        needed, free = 4 * count * columns, shutil.disk_usage(folder).free
+        needed, free = 4 * stores * count * columns, shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"{count} rows of {columns} numbers take {needed / 1e9:.1f} GB of the disk of "
-                f"{folder}, which has {free / 1e9:.1f} GB left; free some space, or {remedy}"
+                f"{stores * count} rows of {columns} numbers take {needed / 1e9:.1f} GB "
+                f"of the disk of {folder}, which has {free / 1e9:.1f} GB left; "
+                f"free some space, or {remedy}"
             )
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this
 
@@ -80,17 +83,18 @@ class DiskRows:
 Rows = MemoryRows | DiskRows
 
 
-def held(count: int, columns: int) -> int:
+def held(count: int, columns: int, stores: int = 1) -> int:
     """Return the bytes of rows (count, columns) that lie in memory: none of those on disk."""
-    size = 4 * count * columns
+    size = 4 * stores * count * columns
     return size if size <= IN_MEMORY else 0
 
 
-def rows_for(count: int, columns: int, folder: Path, remedy: str) -> Rows:
+def rows_for(count: int, columns: int, folder: Path, remedy: str, stores: int = 1) -> Rows:
     """Return empty rows (count, columns): in memory, or past IN_MEMORY on the disk of `folder`.
 
+    It is one of as many `stores` as are filled together, which share the memory and the disk.
     Raises InputError where the disk has too little room; `remedy` ends its sentence.
     """
-    if held(count, columns):
+    if held(count, columns, stores):
         return MemoryRows(torch.empty(count, columns))
-    return DiskRows(count, columns, folder, remedy)
+    return DiskRows(count, columns, folder, remedy, stores)

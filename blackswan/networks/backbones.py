@@ -201,6 +201,8 @@ class Transformer(nn.Module):
             raise InputError(
                 f"{folder}/model.safetensors does not fit its config.json; fetch it again"
             )
+        name = "norm" if config.model_type == "dinov3_vit" else "layernorm"
+        self.final_norm = getattr(self.model, name)  # of (..., C); `forward` leaves it out
         self.options = any_size(config.model_type)
         self.skipped = 1 + getattr(config, "num_register_tokens", 0)
         self.grid = tuple(side // config.patch_size for side in image_size)

@@ -123,6 +123,7 @@ def test_threads_do_not_change_the_picks():
 
 def test_coreset_size():
     assert [coreset_size(1000, ratio) for ratio in (1.0, 0.01, 0.0001)] == [1000, 10, 1]
+    assert [coreset_size(1000, 0.5, most) for most in (None, 400, 600)] == [500, 400, 500]
 
 
 @pytest.mark.parametrize("kind", ["sparse", "gaussian"])

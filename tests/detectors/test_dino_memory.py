@@ -9,18 +9,25 @@ from conftest import Pictures
 from scipy.spatial.distance import cdist
 from tiny_weights import write_weights
 
-from blackswan.detectors import dino_memory, patches
+from blackswan.detectors import dino_memory, patches, rows
+from blackswan.detectors.coreset import k_center
 from blackswan.detectors.interface import Resources
 from blackswan.errors import InputError
+from blackswan.networks.backbones import load_backbone
+from blackswan.seeds import generator
 
 SETTINGS = {
     "backbone": "tiny",
     "layers": [1, 2],
     "image_size": 112,
     "tiles": 1,
+    "final_norm": False,
+    "fusion": "features",
     "method": "memory",
     "references": 4,
     "rotations": 1,
+    "coreset_ratio": 1.0,
+    "bank_patches": None,
     "mask": "none",
     "variance": 0.99,
     "top_fraction": 0.01,
@@ -107,17 +114,66 @@ def test_memory_scores_are_cosine_distances(images, painted, resources):
     np.testing.assert_allclose(detector.score(references[:1]).image_scores, 0, atol=1e-6)
 
 
+def test_a_bank_a_layer_scores_the_mean_of_their_distances(images, painted, resources):
+    params = settings(references=2, fusion="maps", final_norm=True)
+    detector = dino_memory.fit(images, params, resources)
+    distances = []
+    for number, layer in enumerate([1, 2]):
+        backbone = load_backbone(resources.weights / "tiny", [layer], 112)
+        norm = backbone.features.final_norm
+
+        def embed(image, backbone=backbone, norm=norm):
+            return norm(backbone.embed([image])[0][0].flatten(1).T).double().numpy()
+
+        bank = np.concatenate([embed(image) for image in references_of(detector, images)])
+        distances.append(cdist(embed(painted), bank, "cosine").min(1))
+        unit = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+        np.testing.assert_allclose(detector.tensors["memory_bank"][number], unit, atol=1e-6)
+    found = detector._patch_scores([painted]).flatten().numpy()
+    np.testing.assert_allclose(found, np.mean(distances, 0), atol=1e-6)
+    assert np.abs(found - distances[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", ["features", "maps"])
+def test_the_coreset_of_a_bank_is_greedy_and_bounded(images, resources, monkeypatch, fusion):
+    every = dino_memory.fit(images, settings(references=None, fusion=fusion), resources)
+    banks = every.tensors["memory_bank"]
+    assert banks.shape == (1 if fusion == "features" else 2, 20 * 64, 24)
+    start = generator(0, "dino_memory", "coreset")
+    expected = torch.stack([bank[k_center(bank, 64, int(start.integers(1280)))] for bank in banks])
+    twentieth = settings(references=None, fusion=fusion, coreset_ratio=0.05)
+    bounded = settings(references=None, fusion=fusion, bank_patches=64)
+    for params, in_memory in [(twentieth, 2e9), (bounded, 2e9), (bounded, 1e5)]:
+        monkeypatch.setattr(rows, "IN_MEMORY", in_memory)  # 1280 patches of 24 take 122880 bytes
+        detector = dino_memory.fit(images, params, resources)
+        assert torch.equal(detector.tensors["memory_bank"], expected)
+        assert detector.references == images.paths
+
+
+def test_eigenvectors_are_taken_of_what_needs_them_alone(images, resources, monkeypatch):
+    taken = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda each: taken.append(each.shape) or eigh(each))
+    dino_memory.fit(images, settings(), resources)
+    assert taken == []
+    dino_memory.fit(images, settings(mask="pca"), resources)
+    assert taken == [(24, 24)]
+    detector = dino_memory.fit(images, settings(method="subspace", fusion="maps"), resources)
+    assert taken == [(24, 24)] * 3
+    assert sorted(detector.tensors) == ["mean", "residual_directions_0", "residual_directions_1"]
+
+
 def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
     detector = dino_memory.fit(images, settings(method="subspace", references=5), resources)
     references = references_of(detector, images)
-    samples = dino_memory._embed(detector.backbone, references).double().numpy()
-    queries = dino_memory._embed(detector.backbone, [painted]).double().numpy()
+    samples = dino_memory._embed(detector.backbone, references, detector.params)[0].double().numpy()
+    queries = dino_memory._embed(detector.backbone, [painted], detector.params)[0].double().numpy()
     centre = samples.mean(0)
     _, spread, directions = np.linalg.svd(samples - centre, full_matrices=False)
     share = np.cumsum(spread**2) / (spread**2).sum()
     kept = directions[: int(np.argmax(share >= 0.99)) + 1]
     residual = (queries - centre) - (queries - centre) @ kept.T @ kept
-    assert detector.tensors["residual_directions"].shape == (24, 24 - len(kept))
+    assert detector.tensors["residual_directions_0"].shape == (24, 24 - len(kept))
     np.testing.assert_allclose(
         detector._patch_scores([painted]).flatten().numpy(), (residual**2).sum(1), atol=1e-6
     )
@@ -140,7 +196,7 @@ def test_references_are_drawn_by_seed_and_written_down(images, resources, tmp_pa
     assert written == detector.references == dino_memory.load(tmp_path).references
     assert len(written) == 4
     assert written != draws[2]
-    bank = dino_memory._embed(detector.backbone, references_of(detector, images))
+    bank = dino_memory._embed(detector.backbone, references_of(detector, images), detector.params)
     torch.testing.assert_close(detector.tensors["memory_bank"], bank, atol=1e-6, rtol=0)
 
 
@@ -149,7 +205,7 @@ def test_rotations_recognise_a_turned_part(images, resources):
     turned = [np.rot90(image).copy() for image in square]
     upright = dino_memory.fit(square[:10], settings(), resources).score(turned[10:])
     rotated = dino_memory.fit(square[:10], settings(rotations=4), resources)
-    assert rotated.tensors["memory_bank"].shape == (4 * 4 * 64, 24)
+    assert rotated.tensors["memory_bank"].shape == (1, 4 * 4 * 64, 24)
     assert rotated.score(turned[10:]).image_scores.max() < upright.image_scores.min() / 2
     np.testing.assert_array_equal(dino_memory.rotate(square[0], 90), turned[0])
 
@@ -209,7 +265,11 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
         )
         with pytest.raises(InputError, match="256 patches of 24 features needs"):
             dino_memory.fit(images, settings(), resources)
-    pyramid = SimpleNamespace(channels=[16, 24])  # as of a convolutional network
+    stages = SimpleNamespace(channels=[16], features=None)  # as of a convolutional network
+    monkeypatch.setattr(dino_memory, "backbone_of", lambda *_: stages)
+    with pytest.raises(InputError, match="final_norm = true, but tiny has no final norm; set it"):
+        dino_memory.fit(images, settings(final_norm=True), resources)
+    pyramid = SimpleNamespace(channels=[16, 24])
     monkeypatch.setattr(dino_memory, "backbone_of", lambda *_: pyramid)
     with pytest.raises(InputError, match=r"\[16, 24\] channels and cannot be averaged"):
         dino_memory.fit(images, settings(), resources)

@@ -19,7 +19,10 @@ SIMPLENET = {
     "neighborhood": 3, "hidden_layers": 2, "hidden": 8, "noise": 0.5, "steps": 3,
     "learning_rate": 1e-3, "weight_decay": 1e-5, "top_fraction": 0.05,
 }  # fmt: skip
-DINO = {"references": 4, "rotations": 2, "mask": "pca", "variance": 0.99, "top_fraction": 0.01}
+DINO = {
+    "final_norm": False, "fusion": "features", "references": 4, "rotations": 2, "mask": "pca",
+    "coreset_ratio": 1.0, "bank_patches": None, "variance": 0.99, "top_fraction": 0.01,
+}  # fmt: skip
 DETECTORS = {
     "padim, full": ("padim", {**PADIM, "covariance": "full"}),
     "padim, low_rank": ("padim", {**PADIM, "covariance": "low_rank"}),
@@ -31,6 +34,10 @@ DETECTORS = {
     "simplenet": ("simplenet", SIMPLENET),
     "dino_memory, memory": ("dino_memory", {**DINO, "method": "memory"}),
     "dino_memory, subspace": ("dino_memory", {**DINO, "method": "subspace"}),
+    "dino_memory, a coreset a layer": (
+        "dino_memory",
+        {**DINO, "method": "memory", "fusion": "maps", "final_norm": True, "coreset_ratio": 0.1},
+    ),
 }
 
 

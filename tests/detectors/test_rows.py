@@ -18,6 +18,7 @@ def test_rows_come_back_as_they_were_written(on_disk, tmp_path, monkeypatch):
         store.append(block)
     assert [len(block) for block in store.blocks()] == [7] * 8 + [4]
     assert torch.equal(torch.cat(list(store.blocks())), values)
+    assert type(rows_for(60, 5, tmp_path, "lower it", stores=2)) is DiskRows  # 2400 together
     indices = torch.randint(60, (40,))
     target = torch.empty(40, 5)
     assert store.take(indices, target) is target
@@ -29,6 +30,8 @@ def test_rows_come_back_as_they_were_written(on_disk, tmp_path, monkeypatch):
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5_000_000_000})()
     monkeypatch.setattr(rows.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(InputError, match="600000000 rows of 3 numbers take 7.2 GB of the disk"):
+        rows_for(300_000_000, 3, tmp_path, "lower image_size", stores=2)
     with pytest.raises(InputError) as caught:
         DiskRows(200_000_000, 152, tmp_path, "lower image_size")
     assert str(caught.value) == (

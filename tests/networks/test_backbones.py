@@ -97,6 +97,17 @@ def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, image
         torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_final_norm_makes_of_the_last_block_what_the_model_returns(tmp_path, images, kind):
+    model = save(tmp_path, CONFIGS[kind])
+    backbone = load_backbone(tmp_path, [3], 70)
+    found = backbone.features.final_norm(backbone.embed(images)[0].movedim(1, 3))
+    pixels = to_tensor(images, (70, 70), backbone.mean, backbone.std)
+    with torch.inference_mode():
+        expected = model(pixels).last_hidden_state[:, -25:]  # special tokens come first
+    torch.testing.assert_close(found.flatten(1, 2), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("tiles", "size"), [(2, (70, 70)), (3, (70, 70)), (2, (84, 42))])
 @pytest.mark.parametrize("network", ["dinov2", "lite0"])
 def test_tiles_are_seen_one_by_one_and_joined_in_place(tmp_path, lite0, network, tiles, size):
