@@ -65,6 +65,11 @@ RESULTS = {  # result -> where the code that it measured begins
     "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": WITH_TEACHER,
     "screw/patchcore.json": ["benchmarks/screw/patchcore.py", "params.yaml"],
+    "screw/pose.json": [
+        "benchmarks/screw/pose.py",
+        *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
+        "params.yaml",
+    ],
     "screw/seeds.md": PIPELINE,
 }
 
