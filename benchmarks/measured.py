@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -83,36 +84,38 @@ def code_hash(entries: list[str], root: Path = Path()) -> str:
         if path.suffix == ".yaml":
             found.add(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), sort_keys=True))
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found |= definitions(tree)
-        new = first_party(tree, root) - seen
+        defined, imported = parsed(path.read_text(encoding="utf-8"))
+        found |= defined
+        new = first_party(imported, root) - seen
         seen |= new
         waiting += new
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
-def definitions(tree: ast.Module) -> set[str]:
-    """Return what stands at the top of a module, less imports and docstrings, as text."""
+@cache
+def parsed(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what stands at the top of a module, less docstrings, as text, and what it imports."""
+    tree = ast.parse(source)
+    imported: set[str] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             node.body = body[1:]  # type: ignore[attr-defined]
     imports = ast.Import | ast.ImportFrom
-    return {ast.dump(node) for node in tree.body if not isinstance(node, imports)}
+    defined = {ast.dump(node) for node in tree.body if not isinstance(node, imports)}
+    return frozenset(defined), frozenset(imported)
 
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def first_party(tree: ast.Module, root: Path) -> set[str]:
-    """Return the files of this repository that a module imports, wherever the import stands."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+def first_party(names: frozenset[str], root: Path) -> set[str]:
+    """Return the files of this repository among the modules `names` that one imports."""
     folders = ("", "stages/")  # benchmarks import stages as scripts do
     files = {f"{folder}{name.replace('.', '/')}.py" for name in names for folder in folders}
     return {file for file in files if (root / file).is_file()}
