@@ -62,6 +62,11 @@ RESULTS = {  # result -> where the code that it measured begins
     "photos.json": PIPELINE,
     "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE],
     "score.json": ["benchmarks/score.py", "blackswan/cli.py"],
+    "screw/dino_memory.json": [
+        "benchmarks/screw/dino_memory.py",
+        "benchmarks/screw/gaussian_patches.py",
+        "params.yaml",
+    ],
     "screw/efficient_ad_steps.csv": WITH_TEACHER,
     "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": WITH_TEACHER,
@@ -72,6 +77,11 @@ RESULTS = {  # result -> where the code that it measured begins
         "params.yaml",
     ],
     "screw/seeds.md": PIPELINE,
+    "screw/simplenet.json": [
+        "benchmarks/screw/simplenet.py",
+        "benchmarks/screw/gaussian_patches.py",
+        "params.yaml",
+    ],
 }
 
 

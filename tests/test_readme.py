@@ -13,7 +13,7 @@ from conftest import ROOT
 from dvc.utils.hydra import apply_overrides
 
 from blackswan import detectors
-from blackswan.detectors import gaussian_patches
+from blackswan.detectors import gaussian_patches, simplenet
 from blackswan.errors import InputError
 from blackswan.params import InputPath, Section, load_section
 
@@ -51,9 +51,11 @@ def test_the_detector_of_the_readme_is_one_file_and_one_block(tiny_project, tmp_
     assert re.search(r"^main,\d,mean_embedding,", leaderboard, re.MULTILINE)
 
 
-def test_the_block_of_gaussian_patches_fits_its_params():
-    settings = yaml.safe_load(block("yaml", "gaussian_patches:"))["detectors"]["gaussian_patches"]
-    assert gaussian_patches.Params(**settings).model_dump() == settings
+@pytest.mark.parametrize("module", [gaussian_patches, simplenet])
+def test_the_block_of_a_further_detector_fits_its_params(module):
+    name = module.__name__.rpartition(".")[2]
+    settings = yaml.safe_load(block("yaml", f"{name}:"))["detectors"][name]
+    assert module.Params(**settings).model_dump() == settings
 
 
 def test_paths_that_the_readme_names_exist():

@@ -40,7 +40,7 @@ RESULT = Path("benchmarks/screw/dino_memory.json")
 WEIGHTS = Path("data/weights")
 LAYERS = [*range(4, 13)]  # remembered of each image
 LEARNT, HELD_OUT = 64, 20  # normals of the choice
-SEEDS = range(3)
+SEEDS = range(5)
 ALL = {"references": None, "bank_patches": 10000}
 SETTINGS: dict[str, dict[str, Any]] = {
     "the defaults": {},
