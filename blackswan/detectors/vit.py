@@ -176,7 +176,7 @@ class Detector:
         """Score RGB images, uint8 (H, W, 3), all of one size; all values are probabilities."""
         device, count = next(self.network.parameters()).device, len(images)
         # A lone image takes another path through the products, with other bits: it goes twice.
-        pixels = self.inputs.to_tensor(images).expand(max(2, count), -1, -1, -1)
+        pixels = self.inputs.to_tensor([*images, images[-1]][: max(2, count)])
         outputs = devices.in_halves(
             lambda part: self.network(part.to(device)), pixels,
             "train with a smaller train_vit.image_size",
