@@ -84,7 +84,9 @@ def prepare(folder: Path, images: int) -> None:
     shutil.copytree(ROOT / "blackswan", folder / "blackswan")
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "data/weights" / BACKBONE, folder / "data/weights" / BACKBONE)
-    shutil.copy(ROOT / ".dvcignore", folder)
+    # Else DVC writes .gitignore files into folders that stages depend on, and they run again.
+    for name in (".dvcignore", ".gitignore", "data/.gitignore"):
+        shutil.copy(ROOT / name, folder / name)
     photos = folder / "data/raw/photos"
     photos.mkdir(parents=True)
     for number in range(images):
