@@ -32,7 +32,7 @@ from dvc.repo import Repo
 from dvc_objects.fs.errors import AuthError
 from fsspec.asyn import sync
 
-from blackswan.errors import InputError, cause, run, shown, without_secrets
+from blackswan.errors import InputError, cause, explained, shown, without_secrets
 
 LOGIN_SECONDS = 7.0  # the environment, the cloud's own address and `az` are tried in turn
 ANSWER_SECONDS = 4.0
@@ -223,4 +223,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    explained(main)
