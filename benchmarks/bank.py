@@ -63,6 +63,7 @@ class Drawn:
 
     def __init__(self, count: int) -> None:
         self.paths = [f"{number:05d}.png" for number in range(count)]
+        self.sizes = [(SIDE, SIDE)] * count
 
     def __len__(self) -> int:
         return len(self.paths)

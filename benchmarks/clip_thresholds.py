@@ -88,6 +88,11 @@ class Frames:
     paths: list[str]
     images: list[np.ndarray]
 
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Heights and widths, in their order."""
+        return [image.shape[:2] for image in self.images]
+
     def take(self, positions: np.ndarray) -> "Frames":
         """Return some of them, by position."""
         return Frames([self.paths[i] for i in positions], [self.images[i] for i in positions])

@@ -46,8 +46,9 @@ def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _as_size(value: object) -> object:
-    sides = value if isinstance(value, (list, tuple)) else [value]
+def as_size(value: object) -> tuple[int, int]:
+    """Return (height, width) of what a file says; raises ValueError where that is no size."""
+    sides: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if len(sides) not in (1, 2) or any(type(side) is not int for side in sides):
         raise ValueError("takes the side of a square, 224, or height and width, [320, 128]")
     if min(sides) < SMALLEST:
@@ -60,12 +61,13 @@ def written(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}" if size[0] == size[1] else str(list(size))
 
 
-def _in_short(size: tuple[int, int]) -> int | list[int]:
+def in_short(size: tuple[int, int]) -> int | list[int]:
+    """Return a size as a file says it."""
     return size[0] if size[0] == size[1] else list(size)
 
 
 # Pixels, (height, width); 224 in a file is a square.
-Size = Annotated[tuple[int, int], BeforeValidator(_as_size), PlainSerializer(_in_short)]
+Size = Annotated[tuple[int, int], BeforeValidator(as_size), PlainSerializer(in_short)]
 InputPath = Annotated[Path, BeforeValidator(_as_written)]  # of what a person brings along
 InputName = Annotated[str, BeforeValidator(_as_name)]  # of what lies in it, / between levels
 AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value

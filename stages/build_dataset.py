@@ -15,11 +15,13 @@ from blackswan.data.dataset import LABELS, Row, write_shards
 from blackswan.data.images import (
     Crop,
     ImageSize,
+    ShorterSide,
     crop_and_resize,
     crop_box,
     encode_png,
     read_image,
     read_mask,
+    scaled_size,
 )
 from blackswan.data.preprocessing import Step
 from blackswan.data.records import Frame, read_index
@@ -48,24 +50,31 @@ class Params(Section):
 
 
 def check_sizes(records: list[Frame], params: Params) -> None:
-    """Raise InputError where the images are not of one size, which no detector takes."""
+    """Raise InputError where the images would not be of one size, and no canvas is named."""
 
     def size(record: Frame) -> tuple[int, int]:
         height, width = read_image(DATA / record.image).shape[:2]
-        return crop_box(width, height, params.crop)[2:]
+        _, _, *sides = crop_box(width, height, params.crop)
+        shape = sides[1], sides[0]
+        wanted = params.image_size
+        return shape if wanted is None else scaled_size(wanted, shape, record.image)
 
     sizes = parallel_map(size, records)
     images = {size: record.image for size, record in zip(sizes, records, strict=True)}
     if len(images) > 1:
         one, other, *_ = images.values()
-        raise InputError(f"{one} and {other} differ in size; set build_dataset.image_size")
+        canvas = [max(sides) for sides in zip(*images, strict=True)]
+        raise InputError(
+            f"{one} and {other} differ in size; set build_dataset.image_size to a size, or to "
+            f"{{within: {canvas}}} or smaller, which keeps every aspect"
+        )
 
 
 def build_rows(record: Frame, params: Params) -> list[Row]:
     """Return the row of one labelled image, and its augmented copies if it is a train image."""
     image = read_image(DATA / record.image)
     mask = read_mask(DATA / record.mask, image.shape[:2]) if record.mask else None
-    image = crop_and_resize(image, params.crop, params.image_size)
+    image = crop_and_resize(image, params.crop, params.image_size, name=record.image)
     if mask is not None:
         mask = crop_and_resize(mask, params.crop, params.image_size, mask=True)
         if not mask.any():
@@ -105,7 +114,7 @@ def main() -> None:
     """Write the shards of each split."""
     params = load_section(Params, "build_dataset")
     records = read_index(LABEL_TABLE)
-    if params.image_size is None:
+    if params.image_size is None or isinstance(params.image_size, ShorterSide):
         check_sizes(records, params)
     counts = {}
     with replace_folder(DATASET) as folder:

@@ -36,7 +36,7 @@ def store(item: SourceImage, prepare: Preprocessing, frames: Path) -> Frame:
             f"on {name} no part stands out from a plain background, or none that is longer than "
             "wide; remove the image, or set extract_frames.pose: none"
         )
-    image = prepare.apply(image, pose)  # the source may be large: let it go
+    image = prepare.apply(image, pose, name=name)  # the source may be large: let it go
     write_png(frames / frame.image, image)
     del image
     if mask is None:

@@ -21,6 +21,7 @@ from blackswan.detectors.patches import PatchParams, open_backbone
 from blackswan.errors import run
 from blackswan.evaluation import calibration
 from blackswan.evaluation.calibration import Fold, Scorer
+from blackswan.networks.backbones import check_scale
 from blackswan.networks.checkpoints import remove
 from blackswan.networks.remembered import RememberedBackbone
 from blackswan.outputs import replace_folder
@@ -75,6 +76,7 @@ def main() -> None:
     guard_seconds = load_section(SplitParams, "split").guard_seconds
 
     images, held_out = (Split(DATASET, split).normal_images for split in ("train", "validation"))
+    check_scale((images + held_out).sizes, params.image_size, f"detectors.{name}.image_size")
     resources = Resources(held_out, WEIGHTS, CHECKPOINTS / name, seed)
     facts = calibration.with_source((images + held_out).facts)
     method = calibration.choose(choice, facts, getattr(module, "FITS_IN_SECONDS", False))

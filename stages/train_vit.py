@@ -20,10 +20,11 @@ from transformers import (
     set_seed,
 )
 
-from blackswan.data.dataset import Split
+from blackswan.data.dataset import Pictures, Split
 from blackswan.detectors import frozen, vit
 from blackswan.detectors.interface import LOSSES
 from blackswan.errors import run
+from blackswan.networks.backbones import check_scale
 from blackswan.networks.callbacks import (
     KeepCheckpoints,
     Progress,
@@ -60,7 +61,10 @@ class Params(Section):
 
 def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: Path) -> Trainer:
     """Fine-tune the network; it ends as it was after the epoch with the lowest validation loss."""
-    images = [vit.TrainingRows(Split(DATASET, name), inputs) for name in SPLITS]
+    splits = [Split(DATASET, name) for name in SPLITS]
+    everything = [split.images(range(len(split))) for split in splits]
+    check_scale(sum(everything, Pictures([])).sizes, params.image_size, "train_vit.image_size")
+    images = [vit.TrainingRows(split, inputs) for split in splits]
     trained: vit.Network | frozen.Tail = network
     rows: Sequence[Dataset] = images
     if params.frozen_blocks:

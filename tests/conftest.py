@@ -106,6 +106,10 @@ class Pictures(list):
     def paths(self):
         return [f"{number}.png" for number in range(len(self))]
 
+    @property
+    def sizes(self):
+        return [image.shape[:2] for image in self]
+
     def __getitem__(self, key):
         found = super().__getitem__(key)
         return Pictures(found) if isinstance(key, slice) else found

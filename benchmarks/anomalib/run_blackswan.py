@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from blackswan.data.decoding import read_header
 from blackswan.data.images import read_image
 from blackswan.detectors import padim, patchcore
 from blackswan.detectors.interface import Resources, load_module
@@ -22,6 +23,7 @@ class Folder:
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
+        self.sizes = [read_header(path).upright for path in paths]
 
     def __len__(self) -> int:
         return len(self.paths)

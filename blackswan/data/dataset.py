@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blackswan.data.images import decode_image, decode_mask
+from blackswan.data.images import decode_image, decode_mask, png_size
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.errors import InputError
 
@@ -34,6 +34,8 @@ FEATURES = {
     "augmented": {"_type": "Value", "dtype": "bool"},
     "group": {"_type": "Value", "dtype": "string"},
     "timestamp_s": {"_type": "Value", "dtype": "float64"},
+    "height": {"_type": "Value", "dtype": "int32"},
+    "width": {"_type": "Value", "dtype": "int32"},
 }
 SCHEMA = pa.schema(
     [
@@ -45,11 +47,14 @@ SCHEMA = pa.schema(
         ("augmented", pa.bool_()),
         ("group", pa.string()),
         ("timestamp_s", pa.float64()),
+        ("height", pa.int32()),  # of the image, pixels
+        ("width", pa.int32()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
 )
 PREPROCESSING = b"blackswan.preprocessing"  # in the metadata of each shard
 FACTS = ["label", "defect", "synthetic", "augmented", "group", "timestamp_s"]
+SIZE = ["height", "width"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def _to_dict(row: Row) -> dict[str, Any]:
         "image": {"bytes": row.image, "path": row.path},
         "mask": mask,
         **{name: getattr(row, name) for name in FACTS},
+        **dict(zip(SIZE, png_size(row.image), strict=True)),
     }
 
 
@@ -145,10 +151,11 @@ class Split(Sequence[Row]):
 
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """Everything but the pixels: path, has_mask and the columns of FACTS, one line per row."""
-        columns = ["image.path", "mask.path", *FACTS]  # pixels stay on disk
-        table = pa.concat_tables([pq.read_table(path, columns=columns) for path in self.paths])
-        facts = table.rename_columns(["path", "has_mask", *FACTS]).to_pandas()
+        """Everything but the pixels, one line per row: path, has_mask, those of FACTS and SIZE."""
+        columns = [*FACTS, *SIZE]
+        read = ["image.path", "mask.path", *columns]  # pixels stay on disk
+        table = pa.concat_tables([pq.read_table(path, columns=read) for path in self.paths])
+        facts = table.rename_columns(["path", "has_mask", *columns]).to_pandas()
         return facts.assign(has_mask=facts.has_mask.notna())
 
     @property
@@ -196,6 +203,12 @@ class Pictures:
     def paths(self) -> list[str]:
         """Paths of the frames, in the order of iteration."""
         return self.facts.path.tolist()
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths, in the order of iteration."""
+        facts = self.facts
+        return list(zip(facts.height.tolist(), facts.width.tolist(), strict=True))
 
     def take(self, positions: Iterable[int]) -> "Pictures":
         """Return some of the images, by their positions here."""

@@ -40,13 +40,18 @@ class Preprocessing(Section):
         return find_pose(image) if self.pose == "upright" else None
 
     def apply(
-        self, image: np.ndarray, pose: np.ndarray | None, *, mask: bool = False
+        self,
+        image: np.ndarray,
+        pose: np.ndarray | None,
+        *,
+        mask: bool = False,
+        name: str = "the image",
     ) -> np.ndarray:
         """Move, crop and scale an image, uint8 (H, W, 3), or its mask, bool (H, W), alike."""
         if pose is not None:
             image = lay(image, pose, mask=mask)
         for step in self.steps:
-            image = crop_and_resize(image, step.crop, step.size, mask=mask)
+            image = crop_and_resize(image, step.crop, step.size, mask=mask, name=name)
         return image
 
 

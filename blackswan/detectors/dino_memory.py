@@ -38,7 +38,7 @@ from blackswan.detectors.patches import (
 from blackswan.detectors.rows import Rows, held, rows_for
 from blackswan.errors import InputError, shown
 from blackswan.networks.backbones import Backbone, Transformer
-from blackswan.networks.embeddings import Moments, finest_grid
+from blackswan.networks.embeddings import Moments, count_patches, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -97,7 +97,7 @@ class Detector(PatchDetector[Params]):
 
     def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""
-        grid = finest_grid(self.backbone)
+        grid = finest_grid(self.backbone, images[0].shape)
         fused = _embed(self.backbone, images, self.params)  # (F, N * h * w, D)
         scores = torch.stack([self._distances(*pair) for pair in enumerate(fused)]).mean(0)
         scores = scores.view(len(images), *grid)
@@ -135,11 +135,12 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     _check_layers(backbone, params)
     refuse(shortage(len(images), params))
     chosen = _choose_references(len(images), params.references, resources.seed)
-    height, width = finest_grid(backbone)
+    known = images.sizes
+    sizes = [known[index] for index in chosen]
     dimensions = backbone.channels[0]
     fused = 1 if params.fusion == "features" else len(backbone.channels)
     keeps = params.method == "memory"
-    total = len(chosen) * params.rotations * height * width if keeps else 0
+    total = params.rotations * count_patches(backbone, sizes) if keeps else 0
     kept = coreset_size(total, params.coreset_ratio, params.bank_patches) if keeps else 0
     # the patches, what the coreset knows of each, the banks and a coreset's centres, covariances
     check_memory(
@@ -164,7 +165,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             if decomposes:
                 moments.add(patches)
             if number < MASK_REFERENCES:
-                sample.append(patches[-1].cpu())
+                grid = finest_grid(backbone, sizes[number])
+                sample.append(patches[-1].cpu().unflatten(0, (-1, *grid)))
         if keeps:
             tensors["memory_bank"] = _coresets(stores, kept, resources.seed)
     if decomposes:
@@ -176,7 +178,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
             tensors[f"residual_directions_{number}"] = directions
     if params.mask == "pca":
         first = components[-1][1][:, -1].float()  # of the deepest layer
-        projections = (torch.cat(sample) @ first).view(-1, height, width)
+        projections = [patches @ first for patches in sample]  # (rotations, h, w) each
         tensors["mask_direction"], tensors["mask_threshold"] = _mask(first, projections)
     references = [images.paths[index] for index in chosen]
     return Detector(params, weights, tensors, references, backbone)
@@ -293,21 +295,27 @@ def _residual_directions(values: Tensor, vectors: Tensor, variance: float) -> Te
     return vectors[:, :left].float().contiguous()  # as load returns it, so that no bit differs
 
 
-def _mask(direction: Tensor, projections: Tensor) -> tuple[Tensor, Tensor]:
-    """Return direction and threshold of the foreground, given projections (N, h, w) on the first.
+def _mask(direction: Tensor, projections: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return direction and threshold of the foreground, given projections (n, h, w) on the first.
 
     The threshold is Otsu's; the background is what most patches at the border of the images show.
     """
-    values = projections.flatten().double().sort().values
+    values = torch.cat([part.flatten() for part in projections]).double().sort().values
     size, below = len(values), values.cumsum(0)[:-1]
     count = torch.arange(1, size)
     gap = (below[-1] + values[-1] - below) / (size - count) - below / count
     split = int((count * (size - count) * gap.square()).argmax())
     threshold = (values[split] + values[split + 1]).float() / 2
-    border = torch.ones_like(projections, dtype=torch.bool)
-    border[:, 1:-1, 1:-1] = False
-    sign = -1 if (projections[border] > threshold).float().mean() > 0.5 else 1
+    outside = torch.cat([_border(part) for part in projections])
+    sign = -1 if (outside > threshold).float().mean() > 0.5 else 1
     return sign * direction, sign * threshold
+
+
+def _border(values: Tensor) -> Tensor:
+    """Return the values (K,) at the border of (n, h, w)."""
+    border = torch.ones_like(values, dtype=torch.bool)
+    border[:, 1:-1, 1:-1] = False
+    return values[border]
 
 
 def _grow(values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -31,19 +31,26 @@ from blackswan.networks.embeddings import channel_statistics
 from blackswan.networks.pdn import Pdn
 from blackswan.networks.training import Schedule, Shuffled, torch_seed
 from blackswan.outputs import replace_file
-from blackswan.params import Section, load_section
+from blackswan.params import Section, Size, in_short, load_section
 from blackswan.seeds import generator
 
 P_HARD = 0.999  # the loss of the student is the mean of its largest 0.1 % of squared differences
 Q_A, Q_B = 0.9, 0.995  # these quantiles of validation maps become 0 and 0.1
 GRAY_PENALTIES = 0.3  # share of the photos that lose their colours
+HALVED = 32  # the autoencoder halves the sides of an image five times
+
+
+def _in_halves(size: tuple[int, int]) -> tuple[int, int]:
+    if any(side < 2 * HALVED or side % HALVED for side in size):
+        raise ValueError(f"takes multiples of {HALVED} from {2 * HALVED} pixels on")
+    return size
 
 
 class Params(Section):
     """Knobs of EfficientAD; the student has the size, S or M, of its teacher."""
 
     backbone: str  # the teacher, a name of the distill_teacher block
-    image_size: Annotated[int, Field(ge=64, multiple_of=32)]  # pixels; 256 in the paper
+    image_size: Annotated[Size, AfterValidator(_in_halves)]  # pixels; 256 in the paper
     crop_size: Annotated[int, Field(ge=36, multiple_of=4)] | None  # pixels; null: whole images
     steps: Annotated[int, Field(ge=1)]  # of one image each; 70000 in the paper
     learning_rate: Annotated[float, Field(gt=0)]  # a tenth of it after 95 % of the steps
@@ -55,8 +62,10 @@ def shortage(images: int, params: Params) -> Shortage | None:
     return too_few("efficient_ad", images)
 
 
-def build_autoencoder(image_size: int, channels: int, side: int) -> nn.Sequential:
-    """Return the paper's autoencoder, (N, 3, S, S) to (N, channels, side, side), for any size.
+def build_autoencoder(
+    image_size: tuple[int, int], channels: int, grid: tuple[int, int]
+) -> nn.Sequential:
+    """Return the paper's autoencoder, (N, 3, H, W) to (N, channels, *grid), for any size.
 
     The paper's sizes (a bottleneck of 8 x 8, then 3, 8, 15, 32, 63, 127 and 56 a side) are those of
     256 pixels; others scale with the image.
@@ -64,16 +73,19 @@ def build_autoencoder(image_size: int, channels: int, side: int) -> nn.Sequentia
     layers: list[nn.Module] = []
     for width, wider in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 64)):
         layers += [nn.Conv2d(width, wider, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
-    layers.append(nn.Conv2d(64, 64, image_size // 32))
+    height, width = image_size
+    layers.append(nn.Conv2d(64, 64, (height // HALVED, width // HALVED)))
     for divisor, less in ((64, 1), (32, 0), (16, 1), (8, 0), (4, 1), (2, 1)):
         layers += [
-            nn.Upsample(size=max(1, image_size // divisor - less), mode="bilinear"),
+            nn.Upsample(
+                size=tuple(max(1, side // divisor - less) for side in image_size), mode="bilinear"
+            ),
             nn.Conv2d(64, 64, 4, padding=2),
             nn.ReLU(inplace=True),
             nn.Dropout(0.2),
         ]
     layers += [
-        nn.Upsample(size=side, mode="bilinear"),
+        nn.Upsample(size=grid, mode="bilinear"),
         nn.Conv2d(64, 64, 3, padding=1),
         nn.ReLU(inplace=True),
         nn.Conv2d(64, channels, 3, padding=1),
@@ -86,29 +98,29 @@ class Network(nn.Module):
 
     quantiles: Tensor
 
-    def __init__(self, teacher: Pdn, image_size: int) -> None:
+    def __init__(self, teacher: Pdn, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = Pdn(teacher.size, 2 * teacher.channels)
-        side = pdn.patches_per_side(image_size, teacher.size)
-        self.autoencoder = build_autoencoder(image_size, teacher.channels, side)
+        grid = pdn.patch_grid(image_size, teacher.size)
+        self.autoencoder = build_autoencoder(image_size, teacher.channels, grid)
         # rows: student, autoencoder; columns: q_a, q_b
         self.register_buffer("quantiles", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         self.first = slice(0, teacher.channels)  # of the student: imitate the teacher
         self.second = slice(teacher.channels, 2 * teacher.channels)  # imitate the autoencoder
 
     def loss(
-        self, image: Tensor, jittered: Tensor, photo: Tensor, window: tuple[int, int, int]
+        self, image: Tensor, jittered: Tensor, photo: Tensor, window: tuple[int, int, int, int]
     ) -> Tensor:
-        """Return the loss of one step, algorithm 1 of the paper; all images are (1, 3, S, S).
+        """Return the loss of one step, algorithm 1 of the paper; all images are (1, 3, H, W).
 
-        Only patches of the square `window` (top, left, pixels; multiples of the stride) count:
+        Only patches of the `window` (top, left, height, width; multiples of the stride) count:
         outside of it the PDNs are not even computed, which changes nothing inside.
         """
-        top, left, pixels = window
+        top, left, height, width = window
         imitated = self.autoencoder(jittered)
         image, jittered, photo = (
-            x[..., top : top + pixels, left : left + pixels] for x in (image, jittered, photo)
+            x[..., top : top + height, left : left + width] for x in (image, jittered, photo)
         )
         with torch.no_grad():
             wanted, wanted_jittered = self.teacher(torch.cat([image, jittered])).split(1)
@@ -130,7 +142,7 @@ class Network(nn.Module):
         return hardest + penalty + autoencoding + following
 
     def raw_maps(self, images: Tensor) -> Tensor:
-        """Return both maps of (N, 3, S, S): (N, 2, h, w), not yet on one scale."""
+        """Return both maps of (N, 3, H, W): (N, 2, h, w), not yet on one scale."""
         told = self.student(images)
         differences = (
             self.teacher(images) - told[:, self.first],
@@ -147,15 +159,15 @@ class Network(nn.Module):
 class Input:
     """Images as the networks take them."""
 
-    def __init__(self, image_size: int, mean: list[float], std: list[float]) -> None:
+    def __init__(self, image_size: tuple[int, int], mean: list[float], std: list[float]) -> None:
         self.image_size, self.mean, self.std = image_size, mean, std
 
     def __call__(self, image: np.ndarray) -> Tensor:
-        """Resize and normalise uint8 RGB (H, W, 3) to (1, 3, S, S)."""
-        sides = self.image_size, self.image_size
-        square = crop_and_resize(image, "none", sides)
+        """Resize and normalise uint8 RGB (H, W, 3) to (1, 3, *image_size)."""
+        sized = crop_and_resize(image, "none", self.image_size)
         # Channels first in memory: a step takes 1.0 s of CPU time per image, channels last 1.4 s.
-        return to_tensor([square], sides, self.mean, self.std).contiguous().to(device())
+        pixels = to_tensor([sized], self.image_size, self.mean, self.std)
+        return pixels.contiguous().to(device())
 
 
 class Detector:
@@ -168,6 +180,7 @@ class Detector:
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size."""
+        _check_shapes([images[0].shape[:2]], self.params.image_size)
         image_scores, patch_scores = [], []
         frame = [pdn.border(self.network.teacher.size)] * 4
         for image in images:  # one by one: neighbours in a batch change no bit
@@ -197,14 +210,15 @@ class Detector:
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """Train student and autoencoder on normal `images`; killed and called again, it goes on.
 
-    Raises InputError for a missing teacher, for fewer than two images or equal ones, and for a
-    crop_size above image_size.
+    Raises InputError for a missing teacher, for fewer than two images or equal ones, for images of
+    another shape than image_size and for a crop_size above it.
     """
-    if params.crop_size is not None and params.crop_size > params.image_size:
+    if params.crop_size is not None and params.crop_size > min(params.image_size):
         raise InputError(
             f"detectors.efficient_ad.crop_size = {params.crop_size} exceeds image_size = "
-            f"{params.image_size}; lower it, or take null for whole images"
+            f"{in_short(params.image_size)}; lower it, or take null for whole images"
         )
+    _check_shapes(images.sizes, params.image_size)
     if not len(resources.validation):
         raise InputError(
             "efficient_ad brings its maps to one scale on normal validation images and there is "
@@ -263,15 +277,28 @@ def load(folder: Path) -> Detector:
     )
 
 
-def _prepare(images: Images, image_size: int, path: Path) -> np.ndarray:
+def _check_shapes(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> None:
+    """Raise InputError where images would be stretched: the autoencoder takes one shape alone."""
+    for shape in sorted({*sizes}):
+        factor = max(image_size) / max(shape)
+        kept = [max(2, round(side * factor / HALVED)) * HALVED for side in shape]
+        if kept != [*image_size]:
+            raise InputError(
+                f"detectors.efficient_ad.image_size = {in_short(image_size)} would stretch images "
+                f"of {shape[1]} x {shape[0]} pixels; set it to {kept}, and where images differ in "
+                "shape, build_dataset.image_size to one size for all"
+            )
+
+
+def _prepare(images: Images, image_size: tuple[int, int], path: Path) -> np.ndarray:
     """Write the images, resized, to a file and map it: random access that holds none in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (len(images), image_size, image_size, 3)
+    shape = (len(images), *image_size, 3)
     prepared = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     filled = 0
     for batch in normal_batches(images, "efficient_ad"):
         for image in batch:
-            prepared[filled] = crop_and_resize(image, "none", shape[1:3])
+            prepared[filled] = crop_and_resize(image, "none", image_size)
             filled += 1
     prepared.flush()
     return np.load(path, mmap_mode="r")
@@ -286,11 +313,13 @@ def _jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
 
 
-def _window(params: Params, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Return top, left and side of the square whose patches count in a step, pixels."""
-    side = params.crop_size or params.image_size
-    top, left = 4 * rng.integers((params.image_size - side) // 4 + 1, size=2)
-    return int(top), int(left), side
+def _window(params: Params, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of what counts in a step, pixels."""
+    crop = params.crop_size
+    height, width = (crop, crop) if crop else params.image_size
+    room = np.subtract(params.image_size, (height, width))
+    top, left = 4 * rng.integers(room // 4 + 1)
+    return int(top), int(left), height, width
 
 
 @torch.inference_mode()

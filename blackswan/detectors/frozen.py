@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ class RememberedRows(Dataset):
 
     def __init__(self, tokens: Rows, width: int, labels: Tensor, masks: Tensor) -> None:
         self.tokens, self.width = tokens, width  # (N, T * D) and D
-        self.labels, self.masks = labels, masks  # (N,) and (N, h, w), the share of each patch
+        self.labels, self.masks = labels, masks  # (N,) and (N, h, w)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,8 +75,7 @@ class Tail(nn.Module):
         InputError where that has no room for it.
         """
         self.eval()
-        config = self.network.classifier.config
-        height, width = (side // config.patch_size for side in self.image_size)
+        width = self.network.classifier.config.hidden_size
         size = self._run_frozen(rows[0]["pixel_values"][None]).numel()
         tokens = rows_for(len(rows), size, folder, "set train_vit.frozen_blocks to 0")
         labels, masks = [], []
@@ -85,9 +83,9 @@ class Tail(nn.Module):
             for batch in DataLoader(rows, batch_size):
                 tokens.append(self._run_frozen(batch["pixel_values"]).flatten(1))
                 labels.append(batch["labels"])
-                masks.append(functional.adaptive_avg_pool2d(batch["masks"], (height, width)))
+                masks.append(batch["masks"])
                 bar.update(len(batch["labels"]))
-        return RememberedRows(tokens, config.hidden_size, torch.cat(labels), torch.cat(masks))
+        return RememberedRows(tokens, width, torch.cat(labels), torch.cat(masks))
 
     def _run_frozen(self, pixels: Tensor) -> Tensor:
         """Return the tokens (N, T, D) that the frozen blocks make of pixels (N, 3, H, W)."""

@@ -32,7 +32,7 @@ from blackswan.detectors.patches import (
 )
 from blackswan.errors import InputError
 from blackswan.networks.devices import device
-from blackswan.networks.embeddings import Moments, finest_grid
+from blackswan.networks.embeddings import Moments, count_patches, finest_grid
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -61,7 +61,7 @@ class Detector(PatchDetector[Params]):
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the largest patch scores."""
-        grid = finest_grid(self.backbone)
+        grid = finest_grid(self.backbone, images[0].shape)
         distances = self._distances(embed_patches(self.backbone, images, self.params.neighborhood))
         patch_scores = distances.view(len(images), *grid)
         image_scores = top_mean(patch_scores, self.params.top_fraction)
@@ -89,8 +89,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
-    dimensions, grid = sum(backbone.channels), finest_grid(backbone)
-    total = len(images) * grid[0] * grid[1]
+    dimensions = sum(backbone.channels)
+    total = count_patches(backbone, images.sizes)
     refuse(shortage(len(images), params))
     refuse(_too_many(params.components, total, len(images)))
     # sums in float64, the factors, and the sample

@@ -31,11 +31,15 @@ LOSSES = "losses.csv"  # of a model that learnt step by step: epoch or step, the
 
 
 class Images(Protocol):
-    """RGB images, uint8 (H, W, 3), all of one size; may be iterated again and again."""
+    """RGB images, uint8 (H, W, 3); may be iterated again and again."""
 
     @property
     def paths(self) -> Sequence[str]:
         """Name the images, in the order of iteration."""
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Heights and widths of the images, in the order of iteration."""
 
     def __len__(self) -> int: ...
 
@@ -82,7 +86,7 @@ class Detector(Protocol):
     """A fitted detector."""
 
     def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score a batch of RGB images, uint8 (H, W, 3)."""
+        """Score a batch of RGB images, uint8 (H, W, 3), all of one size."""
 
     def save(self, folder: Path) -> None:
         """Write safetensors and JSON into an existing folder."""

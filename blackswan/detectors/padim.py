@@ -2,9 +2,14 @@
 
 Mean and covariance are summed up in one pass over the images, in float64, so memory depends on the
 grid and on `features` only. The image score is the maximum of the smoothed map, as in anomalib.
+
+Images of several sizes lie in the middle of the smallest grid that holds them all, and a position
+knows those that reach it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +19,8 @@ from pydantic import Field
 from scipy.linalg.lapack import dtrtri
 from torch import Tensor
 
-from blackswan.data.shortages import Shortage, too_few
+from blackswan.data.files import tell
+from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.patches import (
     BATCH,
@@ -61,14 +67,17 @@ class Detector(PatchDetector[Params]):
 
     def _distances(self, images: Sequence[np.ndarray]) -> Tensor:
         """Return the Mahalanobis distances (N, h, w)."""
-        grid = finest_grid(self.backbone)
+        grid = finest_grid(self.backbone, images[0].shape)
         embeddings = _embed(
             self.backbone.embed(images), grid, self.tensors["selection"]
         )  # (P, N, D)
+        mean, whitening = self.tensors["mean"], self.tensors["whitening"]
+        if (canvas := tuple(self.tensors["grid"].tolist())) != grid:
+            inside = _inside(canvas, grid).to(mean.device)
+            mean, whitening = mean[inside], whitening[inside]
         # A product of few rows takes another path and ends in other bits: all have as many.
         deviations = embeddings.new_zeros(embeddings.shape[0], BATCH, embeddings.shape[2])
-        deviations[:, : len(images)] = embeddings - self.tensors["mean"][:, None]
-        whitening = self.tensors["whitening"]
+        deviations[:, : len(images)] = embeddings - mean[:, None]
         if whitening.ndim == 2:  # diagonal
             white = deviations * whitening[:, None]
         else:
@@ -86,29 +95,46 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
     features = check_features(params.features, backbone, "padim")
-    grid = finest_grid(backbone)
+    refuse(shortage(len(images), params))
+    grids = Counter(finest_grid(backbone, size) for size in images.sizes)
+    canvas = max(rows for rows, _ in grids), max(columns for _, columns in grids)
+    positions = prod(canvas)
     selection = _selection(params, sum(backbone.channels), features, resources.seed)
     dimensions = selection.shape[-1]
     full = params.covariance != "diagonal"
     # sums in float64; the factors take their place
-    needed = grid[0] * grid[1] * dimensions * (dimensions if full else 1) * 8
+    needed = positions * dimensions * (dimensions if full else 1) * 8
     check_memory(
         needed,
-        f"padim with {grid[0]} x {grid[1]} positions and {dimensions} features",
+        f"padim with {canvas[0]} x {canvas[1]} positions and {dimensions} features",
         "lower image_size or features, or choose covariance: low_rank (and a rank) or diagonal",
     )
-    moments = Moments(grid[0] * grid[1], dimensions, full)
+    moments = Moments(positions, dimensions, full)
     with torch.inference_mode():
         for batch in normal_batches(images, "padim"):
-            moments.add(_embed(backbone.embed(batch), grid, selection))
+            grid = finest_grid(backbone, batch[0].shape)
+            inside = None if grid == canvas else _inside(canvas, grid)
+            moments.add(_embed(backbone.embed(batch), grid, selection), inside)
     mean, whitening = _gaussians(moments, params.regularization)
-    tensors = {"selection": selection, "mean": mean, "whitening": whitening}
+    lonely = moments.counts < 2
+    if lonely.any():
+        whitening[lonely] = 0
+        tell(
+            f"padim: {int(lonely.sum())} of {positions} positions are reached by fewer than two "
+            "normal images and score 0; take images of more equal shapes if defects lie there"
+        )
+    tensors = {
+        "selection": selection, "mean": mean, "whitening": whitening, "grid": torch.tensor(canvas)
+    }  # fmt: skip
     return Detector(params, weights, tensors, backbone)
 
 
 def load(folder: Path) -> Detector:
     """Read what `save` wrote."""
-    return Detector(*read_detector(folder, Params))
+    params, weights, tensors = read_detector(folder, Params)
+    if "grid" not in tensors:
+        raise InputError(f"{folder} holds a padim of an earlier version; fit it again")
+    return Detector(params, weights, tensors)
 
 
 def _selection(params: Params, channels: int, features: int, seed: int) -> Tensor:
@@ -120,6 +146,21 @@ def _selection(params: Params, channels: int, features: int, seed: int) -> Tenso
     directions = np.zeros((channels, min(params.rank, features)), np.float32)
     directions[kept] = np.linalg.qr(rng.standard_normal((features, directions.shape[1])))[0]
     return torch.from_numpy(directions)
+
+
+def _inside(canvas: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
+    """Return the positions (p,) of a canvas of patches that a grid in its middle covers.
+
+    Raises InputError where the grid is the larger one.
+    """
+    if grid[0] > canvas[0] or grid[1] > canvas[1]:
+        raise InputError(
+            f"an image has {grid[0]} x {grid[1]} patches, and padim has learnt from images of "
+            f"{canvas[0]} x {canvas[1]} at most; score images of the shapes it has learnt from"
+        )
+    top, left = (canvas[0] - grid[0]) // 2, (canvas[1] - grid[1]) // 2
+    numbers = torch.arange(prod(canvas)).view(canvas)
+    return numbers[top : top + grid[0], left : left + grid[1]].flatten()
 
 
 def _embed(layers: Sequence[Tensor], grid: tuple[int, int], selection: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from blackswan.data.batches import of_one_size
 from blackswan.data.shortages import Shortage, refuse, too_few
 from blackswan.detectors.coreset import (
     KNOWN,
@@ -30,6 +31,7 @@ from blackswan.detectors.coreset import (
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
+    BATCH,
     Odd,
     PatchDetector,
     PatchParams,
@@ -38,11 +40,10 @@ from blackswan.detectors.patches import (
     check_memory,
     normal_batches,
     read_detector,
-    slices,
     top_mean,
 )
 from blackswan.detectors.rows import held, rows_for
-from blackswan.networks.embeddings import finest_grid, neighborhood_patches
+from blackswan.networks.embeddings import count_patches, finest_grid, neighborhood_patches
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -117,7 +118,7 @@ class Detector(PatchDetector[Params]):
 
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score by the mean of the highest patch scores, or by equation 7."""
-        grid = finest_grid(self.backbone)
+        grid = finest_grid(self.backbone, images[0].shape)
         layers = self.backbone.embed(images)
         patches = _embed(layers, grid, self.params.neighborhood, self.tensors.get("directions"))
         distances, found = nearest(
@@ -162,17 +163,24 @@ class Detector(PatchDetector[Params]):
         """
         if not len(images):
             return
-        grid, bank = finest_grid(self.backbone), self.tensors["memory_bank"].cpu()
-        total = len(images) * grid[0] * grid[1]
+        bank = self.tensors["memory_bank"].cpu()
+        total = count_patches(self.backbone, [image.shape[:2] for image in images])
         needed = 4 * (2 * total + 3 * len(bank)) * bank.shape[1]
         check_memory(needed, f"patchcore with {total} more patches", "add fewer images at a time")
         directions = self.tensors.get("directions")
         patches = torch.cat(
             [
-                _embed(self.backbone.embed(batch), grid, self.params.neighborhood, directions).cpu()
-                for batch in slices(images)
+                _embed(
+                    self.backbone.embed(batch),
+                    finest_grid(self.backbone, batch[0].shape),
+                    self.params.neighborhood,
+                    directions,
+                )
+                .cpu()
+                .flatten(0, 1)
+                for batch in of_one_size(images, BATCH, lambda image: image)
             ]
-        ).flatten(0, 1)
+        )
         size = len(bank) + coreset_size(total, self.params.coreset_ratio)
         limit = self.params.bank_patches or size
         if size <= limit:
@@ -195,9 +203,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
     features = check_features(params.features, backbone, "patchcore")
-    grid = finest_grid(backbone)
-    positions = grid[0] * grid[1]
-    total = len(images) * positions
+    total = count_patches(backbone, images.sizes)
     refuse(bank_too_small(total, params))
     kept = params.bank_size(total)
     # the patches, what the coreset knows of each, the bank as centres and as result
@@ -215,7 +221,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     patches = rows_for(total, features, resources.checkpoints, SMALLER)
     with torch.inference_mode():
         for batch in normal_batches(images, "patchcore"):
-            layers = backbone.embed(batch)
+            layers, grid = backbone.embed(batch), finest_grid(backbone, batch[0].shape)
             embedded = _embed(layers, grid, params.neighborhood, tensors.get("directions"))
             patches.append(embedded.flatten(0, 1))
         start = int(generator(resources.seed, "patchcore", "coreset").integers(total))

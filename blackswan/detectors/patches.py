@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from blackswan.data.batches import of_one_size
 from blackswan.data.shortages import refuse, too_few
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.errors import InputError, cause, shown
@@ -44,7 +45,7 @@ class PatchParams(Section):
 
     backbone: str  # a name of the fetch_weights block
     layers: list[int]
-    image_size: Size  # what the backbone sees
+    image_size: Size  # the backbone sees images as large as this holds them, their aspect kept
     tiles: Annotated[int, Field(ge=1, le=16)]  # a side; the backbone sees each at that size
     smoothing: Annotated[float, Field(ge=0, le=0.25)]  # blur of the maps, fraction of their side
 
@@ -103,22 +104,17 @@ def backbone_of(resources: Resources, params: PatchParams) -> Backbone:
 
 
 def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
-    """Yield the images in batches, with a progress bar.
+    """Yield the images in batches, those of one all of one size, with a progress bar.
 
     Raises InputError for fewer than two images and, at the end, where all of them were equal: they
     have no variance to learn, and a detector fitted on them would call any other image anomalous.
     """
     refuse(too_few(name, len(images)))
     first, differ = None, False
-    batch: list[np.ndarray] = []
-    for image in tqdm(images, desc=f"fit {name}", unit="image", total=len(images), disable=None):
-        first = image if first is None else first
-        differ = differ or not np.array_equal(image, first)
-        batch.append(image)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+    shown = tqdm(images, desc=f"fit {name}", unit="image", total=len(images), disable=None)
+    for batch in of_one_size(shown, BATCH, lambda image: image):
+        first = batch[0] if first is None else first
+        differ = differ or not all(np.array_equal(image, first) for image in batch)
         yield batch
     if not differ:
         raise InputError(
@@ -129,8 +125,8 @@ def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
 
 def embed_patches(backbone: Backbone, images: Sequence[np.ndarray], neighborhood: int) -> Tensor:
     """Return the patches (N * P, D), each averaged with its neighbours as PatchCore's are."""
-    layers = backbone.embed(images)
-    return neighborhood_patches(layers, finest_grid(backbone), neighborhood).flatten(0, 1)
+    layers, grid = backbone.embed(images), finest_grid(backbone, images[0].shape)
+    return neighborhood_patches(layers, grid, neighborhood).flatten(0, 1)
 
 
 def sample_patches(

@@ -38,7 +38,7 @@ from blackswan.detectors.patches import (
 )
 from blackswan.errors import InputError
 from blackswan.networks.backbones import Backbone
-from blackswan.networks.embeddings import finest_grid
+from blackswan.networks.embeddings import count_patches, finest_grid
 from blackswan.networks.training import torch_seed
 from blackswan.seeds import generator
 
@@ -113,7 +113,7 @@ class Detector(PatchDetector[Params]):
         # One image at a time, laid out alike: both show in the last bits of a product.
         parts = patches.contiguous().chunk(len(images))
         logits = torch.cat([self.head(part) for part in parts])
-        patch_scores = logits.view(len(images), *finest_grid(self.backbone))
+        patch_scores = logits.view(len(images), *finest_grid(self.backbone, images[0].shape))
         image_scores = top_mean(patch_scores, self.params.top_fraction)
         size = images[0].shape[:2]
         return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
@@ -127,8 +127,8 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     """
     weights = resources.weights / params.backbone
     backbone = backbone_of(resources, params)
-    dimensions, (rows, columns) = sum(backbone.channels), finest_grid(backbone)
-    total = len(images) * rows * columns
+    dimensions = sum(backbone.channels)
+    total = count_patches(backbone, images.sizes)
     # what is found of the sample, and it as a whole
     check_memory(
         8 * min(total, SAMPLE) * dimensions,

@@ -24,6 +24,7 @@ from blackswan.networks import devices
 from blackswan.networks.backbones import (
     any_size,
     check_size,
+    fitted_size,
     model_type,
     quiet_transformers,
     read_normalisation,
@@ -37,21 +38,54 @@ CLASSIFIERS = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers")
 
 
 class Input(Section):
-    """What the network expects: RGB in [0, 1], normalised."""
+    """What the network expects: RGB in [0, 1], normalised, in whole patches.
+
+    An image is as large as `image_size` holds it, its aspect kept, in the upper left corner; what
+    is left is grey, and no patch there counts.
+    """
 
     image_size: Size
+    patch_size: int  # pixels, a side
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
     @classmethod
     def of_weights(cls, weights: Path, image_size: int | Sequence[int]) -> "Input":
-        """Take mean and deviation from the preprocessor_config.json beside the weights."""
+        """Take mean, deviation and patches from the JSON files beside the weights."""
         mean, deviation = read_normalisation(weights)
-        return cls.model_validate({"image_size": image_size, "mean": mean, "deviation": deviation})
+        config = AutoConfig.from_pretrained(weights, local_files_only=True)
+        return cls.model_validate(
+            {
+                "image_size": image_size,
+                "patch_size": config.patch_size,
+                "mean": mean,
+                "deviation": deviation,
+            }
+        )
+
+    def fitted(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return height and width, in pixels, that images of `shape` (H, W, ...) take up."""
+        return fitted_size(shape, self.image_size, self.patch_size, self.patch_size)
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return how many rows and columns of patches images of `shape` (H, W, ...) take up."""
+        height, width = self.fitted(shape)
+        return height // self.patch_size, width // self.patch_size
 
     def to_tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Return (N, 3, height, width) float32 of RGB images, uint8 (H, W, 3)."""
-        return to_tensor(images, self.image_size, self.mean, self.deviation)
+        """Return (N, 3, height, width) float32 of RGB images, uint8 (H, W, 3), of one size."""
+        size = self.fitted(images[0].shape)
+        pixels = to_tensor(images, size, self.mean, self.deviation)
+        return _padded(pixels, self.image_size, 0)
+
+    def shares(self, mask: np.ndarray) -> torch.Tensor:
+        """Return the share of each patch (h, w) that a mask, bool (H, W), covers; -1 in no image.
+
+        `Network.forward` takes them as masks.
+        """
+        marked = torch.from_numpy(mask).float()[None]
+        shares = functional.adaptive_avg_pool2d(marked, self.grid(mask.shape))[0]
+        return _padded(shares, self.grid(self.image_size), -1)
 
 
 def check_backbone(weights: Path, image_size: int | Sequence[int], frozen_blocks: int = 0) -> None:
@@ -90,11 +124,11 @@ class TrainingRows(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.split[index]
         image = decode_image(row.image)
-        mask = torch.from_numpy(mask_of(row, image.shape[:2]))
+        mask = np.asarray(mask_of(row, image.shape[:2]))  # of all that train, for they were made
         return {
             "pixel_values": self.inputs.to_tensor([image])[0],
             "labels": row.label,
-            "masks": mask.float(),
+            "masks": self.inputs.shares(mask),
         }
 
 
@@ -143,9 +177,8 @@ class Network(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Return logits (N, 2), patch_logits (N, h, w) and, with labels and masks, the loss.
 
-        Takes pixel_values (N, 3, H, W), labels (N,) and masks (N, H, W). The loss is the
-        cross-entropy of the images plus that of the patches, whose target is the share of a patch
-        that the mask covers.
+        Takes pixel_values (N, 3, H, W), labels (N,) and masks (N, h, w) as Input.shares returns
+        them. The loss is the cross-entropy of the images plus that of the patches that lie in one.
         """
         output = self.classifier(pixel_values, output_hidden_states=True, **self.options)
         patch = self.classifier.config.patch_size
@@ -157,10 +190,10 @@ class Network(nn.Module):
             "patch_logits": self.patch_head(tokens).reshape(-1, height, width),
         }
         if labels is not None and masks is not None:
-            covered = functional.adaptive_avg_pool2d(masks, (height, width))
+            inside = masks >= 0
             result["loss"] = functional.cross_entropy(output.logits, labels)
             result["loss"] += functional.binary_cross_entropy_with_logits(
-                result["patch_logits"], covered
+                result["patch_logits"][inside], masks[inside]
             )
         return result
 
@@ -186,7 +219,8 @@ class Detector:
             for name in ("logits", "patch_logits")
         )
         image_scores = logits.softmax(dim=1)[:, 1].numpy()
-        patch_scores = patch_logits.sigmoid().numpy()  # (N, h, w)
+        rows, columns = self.inputs.grid(images[0].shape)
+        patch_scores = patch_logits.sigmoid().numpy()[:, :rows, :columns]  # (N, h, w)
         return Scores(image_scores, patch_scores, images[0].shape[:2], probabilities=True)
 
     def save(self, folder: Path) -> None:
@@ -195,6 +229,12 @@ class Detector:
             self.network.classifier.save_pretrained(folder)
         save_file(self.network.patch_head.state_dict(), folder / "patch_head.safetensors")
         write_json(folder / "detector.json", {"input": self.inputs.model_dump()})
+
+
+def _padded(values: torch.Tensor, size: tuple[int, int], value: float) -> torch.Tensor:
+    """Fill (..., H, W) up to `size`, at the right and below."""
+    height, width = (side - filled for side, filled in zip(size, values.shape[-2:], strict=True))
+    return functional.pad(values, (0, width, 0, height), value=value) if height + width else values
 
 
 def load(folder: Path) -> Detector:

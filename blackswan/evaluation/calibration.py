@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from pydantic import RootModel
 
+from blackswan.data.batches import of_one_size
 from blackswan.data.dataset import Pictures
 from blackswan.detectors.interface import Detector
 from blackswan.errors import InputError
@@ -129,14 +130,11 @@ def scorer(detector: Detector, images: Pictures) -> Scorer:
     """Return how `detector` scores the images D."""
 
     def score(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, peaks, batch = [], [], []
-        for number, image in enumerate(images.take(positions), start=1):
-            batch.append(image)
-            if len(batch) == BATCH or number == len(positions):
-                found = detector.score(batch)
-                scores.append(found.image_scores)
-                peaks.append(found.anomaly_maps.max(axis=(1, 2)))
-                batch = []
+        scores, peaks = [], []
+        for batch in of_one_size(images.take(positions), BATCH, lambda image: image):
+            found = detector.score(batch)
+            scores.append(found.image_scores)
+            peaks.append(found.anomaly_maps.max(axis=(1, 2)))
         return np.concatenate(scores), np.concatenate(peaks)
 
     return score

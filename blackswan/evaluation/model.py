@@ -16,6 +16,7 @@ import pandas as pd
 from pyarrow import ArrowInvalid
 from pydantic import Field
 
+from blackswan.data.batches import of_one_size
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.detectors.interface import Detector, load_module
 from blackswan.errors import InputError, cause
@@ -54,7 +55,7 @@ class Verdicts:
     image_scores: np.ndarray  # (N,) float32
     p_values: np.ndarray  # (N,) share of normal images that score as high, at least 1 / (n + 1)
     flagged: np.ndarray  # (N,) bool: the score is above the threshold
-    anomaly_maps: np.ndarray  # (N, H, W) float32, of the size of the prepared images
+    anomaly_maps: list[np.ndarray]  # (H, W) float32 each, of the size of the prepared image
     threshold: float
     probabilities: bool  # the image scores are probabilities
 
@@ -75,15 +76,19 @@ class Model:
         return self.score_prepared([self.prepare(image) for image in images])
 
     def score_prepared(self, images: Sequence[np.ndarray]) -> Verdicts:
-        """Judge images that `prepare` returned, all of one size."""
-        found = self.detector.score(images)
+        """Judge images that `prepare` returned."""
+        found = [
+            self.detector.score(batch)
+            for batch in of_one_size(images, len(images), lambda image: image)
+        ]
+        image_scores = np.concatenate([part.image_scores for part in found])
         return Verdicts(
-            found.image_scores,
-            largest_p_values(found.image_scores, self.normal_scores, self.facts.alpha),
-            found.image_scores > self.facts.threshold,
-            found.anomaly_maps,
+            image_scores,
+            largest_p_values(image_scores, self.normal_scores, self.facts.alpha),
+            image_scores > self.facts.threshold,
+            [anomaly_map for part in found for anomaly_map in part.anomaly_maps],
             self.facts.threshold,
-            found.probabilities,
+            found[0].probabilities,
         )
 
 

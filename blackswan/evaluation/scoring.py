@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from blackswan.data.batches import of_one_size
 from blackswan.data.dataset import Row, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Detector, Scores
@@ -122,7 +124,8 @@ def score_test(
 def _score(
     detector: Detector, split: Split, batch_size: int, indices: Sequence[int]
 ) -> Iterator[tuple[list[Row], Scores]]:
-    starts = range(0, len(indices), batch_size)
-    for start in tqdm(starts, desc=f"scoring {split.name}", unit="batch", disable=None):
-        rows = [split[index] for index in indices[start : start + batch_size]]
-        yield rows, detector.score([decode_image(row.image) for row in rows])
+    shown = tqdm(indices, desc=f"scoring {split.name}", unit="image", disable=None)
+    decoded = ((row, decode_image(row.image)) for row in map(split.__getitem__, shown))
+    for batch in of_one_size(decoded, batch_size, itemgetter(1)):
+        rows, images = zip(*batch, strict=True)
+        yield list(rows), detector.score(images)

@@ -50,7 +50,7 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
     found = _look_at(source.images)
     yield from _contents(path, found)
     step = source.preprocessing.steps[0]
-    size = written(step.size) if step.size else "as they are"
+    size = written(step.size) if isinstance(step.size, tuple) else step.size or "as they are"
     pose = "" if source.preprocessing.pose == "none" else f"pose {source.preprocessing.pose}, "
     yield f"  taken     {pose}crop {step.crop}, size {size}"
     yield from (f"  broken    {sentence}" for sentence in found.broken[:SHOWN])

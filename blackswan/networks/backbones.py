@@ -5,7 +5,7 @@ ConvNeXt come from transformers. Nothing deeper than the deepest chosen layer is
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from blackswan.errors import InputError, cause, out_of_memory, shown
 from blackswan.networks import devices, efficientnet, resnet
-from blackswan.params import height_and_width
+from blackswan.params import height_and_width, in_short, written
 
 CONVOLUTIONAL = (*efficientnet.SCALES, *resnet.BLOCKS)
 TRANSFORMERS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -42,30 +42,59 @@ class Backbone:
     ) -> None:
         self.mean, self.std = read_normalisation(folder)
         self.layers, self.image_size, self.tiles = layers, image_size, tiles
+        self.patch = features.patch if isinstance(features, Transformer) else 1  # pixels
         self.device = devices.device()
         self.features = features.eval().requires_grad_(False).to(self.device)
         try:
-            with torch.inference_mode():
-                blank = torch.zeros(1, 3, *image_size, device=self.device)
-                shapes = [layer.shape for layer in self.features(blank)]
+            shapes = self._shapes(image_size)
         except (RuntimeError, ValueError) as error:
             if out_of_memory(error):
                 raise
             raise _does_not_fit(folder, f" ({cause(error)})") from None
         self.channels = [shape[1] for shape in shapes]
         self.grids = [(tiles * shape[2], tiles * shape[3]) for shape in shapes]  # (h, w) of a layer
+        self._known_grids = {image_size: self.grids}
+
+    @torch.inference_mode()
+    def _shapes(self, size: tuple[int, int]) -> list[torch.Size]:
+        """Return the shape (1, C, h, w) of each layer for an image of `size`."""
+        blank = torch.zeros(1, 3, *size, device=self.device)
+        return [layer.shape for layer in self.features(blank)]
+
+    def tile_size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return the (height, width) of a tile of images of `shape` (H, W, ...).
+
+        With their tiles side by side images have their own aspect, but for rounding, and are as
+        large as `tiles` x `tiles` pieces of `image_size` hold them. Raises InputError where that
+        leaves too little of a side for the network.
+        """
+        smallest = getattr(self.features, "smallest", self.patch)
+        return fitted_size(shape, self.image_size, self.patch, smallest)
+
+    def grids_of(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the (h, w) of each layer for images of `shape` (H, W, ...)."""
+        size = self.tile_size(shape)
+        if size not in self._known_grids:
+            self._known_grids[size] = [
+                (self.tiles * found[2], self.tiles * found[3]) for found in self._shapes(size)
+            ]
+        return self._known_grids[size]
 
     @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> list[Tensor]:
-        """Return one float32 tensor (N, C, h, w) per layer for uint8 RGB images (H, W, 3)."""
+        """Return one float32 tensor (N, C, h, w) per layer for uint8 RGB images (H, W, 3).
+
+        The images are of one size; `grids_of` tells their h and w.
+        """
         if self.tiles == 1:
-            return self._see(to_tensor(images, self.image_size, self.mean, self.std))
+            size = self.tile_size(images[0].shape)
+            return self._see(to_tensor(images, size, self.mean, self.std))
         rows = [self._embed_tiles(image) for image in images]
         return [torch.stack(layer) for layer in zip(*rows, strict=True)]
 
     def _embed_tiles(self, image: np.ndarray) -> list[Tensor]:
         """Return (C, h, w) per layer of an image that is seen one row of tiles at a time."""
-        height, width = self.image_size
+        height, width = self.tile_size(image.shape)
         whole = self.tiles * height, self.tiles * width
         [pixels] = to_tensor([image], whole, self.mean, self.std)
         rows = []
@@ -88,9 +117,10 @@ class Backbone:
 def load_backbone(
     folder: Path, layers: Sequence[int], image_size: int | Sequence[int], tiles: int = 1
 ) -> Backbone:
-    """Load the weights that fetch_weights wrote to `folder`; images are scaled to `image_size`.
+    """Load the weights that fetch_weights wrote to `folder`.
 
-    That is a side in pixels, or height and width. With `tiles` above 1 an image is cut into tiles x
+    Images are scaled, their aspect kept, to be as large as `image_size` holds them: a side of a
+    square in pixels, or height and width. With `tiles` above 1 an image is cut into tiles x
     tiles pieces of that size, which the network sees one by one; their embeddings are joined on one
     grid again. Small defects of large images need that.
 
@@ -144,6 +174,45 @@ def any_size(kind: str) -> dict[str, bool]:
     ViT and DeiT alone refuse another size unless asked to interpolate their position embeddings.
     """
     return {"interpolate_pos_encoding": True} if kind in ("vit", "deit") else {}
+
+
+def fitted_size(
+    shape: Sequence[int], image_size: tuple[int, int], patch: int, smallest: int
+) -> tuple[int, int]:
+    """Return the largest (height, width) that `image_size` holds with the aspect of `shape` (H, W).
+
+    Both are rounded to whole patches, of so many pixels. Raises InputError where a side is left
+    with fewer pixels than `smallest`.
+    """
+    factor = min(side / pixels for side, pixels in zip(image_size, shape[:2], strict=True))
+    height, width = (
+        min(side, round(pixels * factor / patch) * patch)
+        for side, pixels in zip(image_size, shape[:2], strict=True)
+    )
+    if min(height, width) < smallest:
+        raise InputError(
+            f"image_size {written(image_size)} leaves {width} x {height} pixels of an image of "
+            f"{shape[1]} x {shape[0]}, and a side must have {smallest}; raise it, or crop the image"
+        )
+    return height, width
+
+
+def check_scale(sizes: Iterable[tuple[int, int]], image_size: tuple[int, int], name: str) -> None:
+    """Raise InputError where a network would see images of several sizes at several scales.
+
+    They lie on one canvas, so an `image_size` of its aspect changes them all alike; `name` is the
+    key of that size in params.yaml.
+    """
+    known = sorted({*sizes})
+    factors = [
+        min(side / pixels for side, pixels in zip(image_size, size, strict=True)) for size in known
+    ]
+    if factors and max(factors) > 1.01 * min(factors):
+        canvas = [max(sides) for sides in zip(*known, strict=True)]
+        raise InputError(
+            f"{name} = {in_short(image_size)} would scale images of several sizes differently; set "
+            f"it to {canvas}, or to another size of that aspect"
+        )
 
 
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
@@ -205,7 +274,7 @@ class Transformer(nn.Module):
         self.final_norm = getattr(self.model, name)  # of (..., C); `forward` leaves it out
         self.options = any_size(config.model_type)
         self.skipped = 1 + getattr(config, "num_register_tokens", 0)
-        self.grid = tuple(side // config.patch_size for side in image_size)
+        self.patch = config.patch_size  # pixels, a side
         self.tokens: dict[int, Tensor] = {}
         blocks = next(
             module
@@ -227,7 +296,8 @@ class Transformer(nn.Module):
         self.model(pixel_values=images, **self.options)
         tokens, self.tokens = self.tokens, {}
         patches = [tokens[layer][:, self.skipped :] for layer in self.layers]  # (N, h * w, C)
-        return [layer.transpose(1, 2).unflatten(2, self.grid) for layer in patches]
+        grid = tuple(side // self.patch for side in images.shape[2:])
+        return [layer.transpose(1, 2).unflatten(2, grid) for layer in patches]
 
 
 class ConvNext(nn.Module):
@@ -240,11 +310,11 @@ class ConvNext(nn.Module):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         _check_layers(folder, layers, range(config.num_stages))
         deepest = max(layers)
-        smallest = getattr(config, "patch_size", 4) * 2**deepest
-        if min(image_size) < smallest:
+        self.smallest = getattr(config, "patch_size", 4) * 2**deepest  # pixels, a side
+        if min(image_size) < self.smallest:
             raise InputError(
                 f"image_size {min(image_size)} leaves nothing of layer {deepest} of {folder}; "
-                f"choose {smallest} or more"
+                f"choose {self.smallest} or more"
             )
         try:
             with quiet_transformers():

@@ -1,6 +1,8 @@
 """Patch embeddings (N, C, h, w): layers brought to one grid, and streaming statistics of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Literal
 
 import torch
@@ -13,9 +15,15 @@ from blackswan.networks.backbones import Backbone
 BLOCK_BYTES = 40_000_000
 
 
-def finest_grid(backbone: Backbone) -> tuple[int, int]:
-    """Return the (h, w) of the layer with the most patches."""
-    return max(backbone.grids)
+def finest_grid(backbone: Backbone, shape: Sequence[int]) -> tuple[int, int]:
+    """Return the (h, w) of the layer with the most patches, for images of `shape` (H, W, ...)."""
+    return max(backbone.grids_of(shape))
+
+
+def count_patches(backbone: Backbone, sizes: Iterable[tuple[int, int]]) -> int:
+    """Return how many patches images of these heights and widths have together."""
+    numbers = Counter(sizes)
+    return sum(count * prod(finest_grid(backbone, size)) for size, count in numbers.items())
 
 
 def concatenate(
@@ -46,15 +54,17 @@ def neighborhood_patches(
 
 
 class Moments:
-    """Streaming mean and covariance at every position, about the mean of the first batch.
+    """Streaming mean and covariance at every position, about the mean of its first batch.
 
     Covariances are kept in blocks of positions, so that their memory is given back one by one.
     """
 
     def __init__(self, positions: int, dimensions: int, full: bool) -> None:
-        self.count, self.full = 0, full
+        self.full = full
+        self.counts = torch.zeros(positions, dtype=torch.int64)  # of images
         self.sums = torch.zeros(positions, dimensions, dtype=torch.float64)
-        self.origin = self.sums  # once images come, near the mean, so that squares do not cancel
+        # Once images come, near the mean, so that squares do not cancel.
+        self.origin = torch.zeros(positions, dimensions, dtype=torch.float64)
         size = max(1, BLOCK_BYTES // (8 * dimensions**2)) if full else positions
         self.blocks = [
             slice(start, min(start + size, positions)) for start in range(0, positions, size)
@@ -65,36 +75,55 @@ class Moments:
             for block in self.blocks
         ]
 
-    def add(self, embeddings: Tensor) -> None:
-        """Add embeddings (P, N, D); the sums are the CPU's, for MPS has no float64."""
+    @property
+    def count(self) -> int:
+        """How many images have been added, at the position that most of them have."""
+        return int(self.counts.max())
+
+    def add(self, embeddings: Tensor, positions: Tensor | None = None) -> None:
+        """Add embeddings (p, N, D) of some positions (p,), ascending, or of all.
+
+        The sums are the CPU's, for MPS has no float64.
+        """
         embeddings = embeddings.cpu()
-        if self.count == 0:
-            self.origin = embeddings.mean(1, dtype=torch.float64)
-        self.count += embeddings.shape[1]
+        if positions is None:
+            positions = torch.arange(len(self.counts))
+        new = self.counts[positions] == 0
+        self.origin[positions[new]] = embeddings[new].mean(1, dtype=torch.float64)
+        self.counts[positions] += embeddings.shape[1]
         for block, products in zip(self.blocks, self.products, strict=True):
-            values = embeddings[block].double() - self.origin[block, None]
-            self.sums[block] += values.sum(1)
-            if self.full:
+            first, last = torch.searchsorted(positions, torch.tensor([block.start, block.stop]))
+            chosen, rows = positions[first:last], positions[first:last] - block.start
+            values = embeddings[first:last].double() - self.origin[chosen, None]
+            self.sums[chosen] += values.sum(1)
+            if not self.full:
+                products[rows] += values.square().sum(1)
+            elif len(rows) == len(products):
                 products.baddbmm_(values.mT, values)
             else:
-                products += values.square().sum(1)
+                products[rows] = products[rows].baddbmm_(values.mT, values)
 
     def mean(self) -> Tensor:
-        """Return the means (P, D), float64."""
-        return self.origin + self.sums / self.count
+        """Return the means (P, D), float64; 0 where nothing was added."""
+        return self.origin + self.sums / self.counts.clamp(min=1)[:, None]
 
     def take_covariances(self, block: int = 0) -> Tensor:
         """Return the covariances (p, D, D), or the variances (P, D), of a block, float64.
 
-        They take the place of what was summed up: no block can be taken twice.
+        They take the place of what was summed up: no block can be taken twice. A position with
+        fewer than two images has none: 0.
         """
-        shift = self.sums[self.blocks[block]] / self.count
+        counts = self.counts[self.blocks[block]].clamp(min=1)
+        counts = counts.view(-1, *[1] * (self.products[block].ndim - 1))
+        shift = self.sums[self.blocks[block]] / counts.view(-1, 1)
         centred, self.products[block] = self.products[block], torch.empty(0)
-        if self.full:
-            centred.baddbmm_(shift[:, :, None], shift[:, None], alpha=-self.count)
+        if not self.full:
+            centred -= counts * shift.square()
+        elif counts.eq(counts[0]).all():
+            centred.baddbmm_(shift[:, :, None], shift[:, None], alpha=-int(counts[0]))
         else:
-            centred -= self.count * shift.square()
-        return centred.div_(self.count - 1)
+            centred -= counts * (shift[:, :, None] * shift[:, None])
+        return centred.div_((counts - 1).clamp(min=1))
 
 
 def channel_statistics(outputs: Iterable[Tensor], channels: int) -> tuple[Tensor, Tensor]:

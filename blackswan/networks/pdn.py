@@ -74,10 +74,11 @@ def receptive_field(size: Size) -> tuple[int, int]:
     return field, stride
 
 
-def patches_per_side(image_size: int, size: Size) -> int:
-    """Return how many patches fit into a side: 56 at 256 pixels, 48 at 224."""
+def patch_grid(image_size: tuple[int, int], size: Size) -> tuple[int, int]:
+    """Return how many patches fit into height and width: 56 into 256 pixels, 48 into 224."""
     field, stride = receptive_field(size)
-    return (image_size - field) // stride + 1
+    height, width = ((side - field) // stride + 1 for side in image_size)
+    return height, width
 
 
 def border(size: Size) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from blackswan.data.batches import of_one_size
 from blackswan.networks.backbones import Backbone
 
 BATCH = 8  # images embedded at once
@@ -35,13 +36,8 @@ class RememberedBackbone(Backbone):
             for number, (channels, grid) in enumerate(zip(self.channels, self.grids, strict=True))
         ]
         self._filled = 0
-        batch: list[np.ndarray] = []
-        for image in tqdm(images, desc="embed", unit="image", total=count, disable=None):
-            batch.append(image)
-            if len(batch) == BATCH:
-                self._store(batch)
-                batch = []
-        if batch:
+        shown = tqdm(images, desc="embed", unit="image", total=count, disable=None)
+        for batch in of_one_size(shown, BATCH, lambda image: image):
             self._store(batch)
 
     def embed(self, images: Sequence[np.ndarray]) -> list[Tensor]:
@@ -50,8 +46,10 @@ class RememberedBackbone(Backbone):
         new = [image for image, row in zip(images, rows, strict=True) if row is None]
         fresh = self._backbone.embed(new) if new else [torch.empty(0)] * len(self._layers)
         return [
-            _joined(layer, rows, iter(rest.cpu())).to(self.device)
-            for layer, rest in zip(self._layers, fresh, strict=True)
+            _joined(layer[..., : grid[0], : grid[1]], rows, iter(rest.cpu())).to(self.device)
+            for layer, grid, rest in zip(
+                self._layers, self.grids_of(images[0].shape), fresh, strict=True
+            )
         ]
 
     def _store(self, images: list[np.ndarray]) -> None:
@@ -60,7 +58,8 @@ class RememberedBackbone(Backbone):
         for number, image in enumerate(images):
             self._rows.setdefault(_digest(image), begin + number)
         for layer, embedded in zip(self._layers, self._backbone.embed(images), strict=True):
-            layer[begin : self._filled] = embedded.cpu().numpy()
+            height, width = embedded.shape[2:]  # the rest of a small image stays empty
+            layer[begin : self._filled, :, :height, :width] = embedded.cpu().numpy()
 
 
 def _joined(known: np.ndarray, rows: Sequence[int | None], fresh: Iterator[Tensor]) -> Tensor:

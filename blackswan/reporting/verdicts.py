@@ -185,12 +185,6 @@ def _score(
     """Score one part, with an overlay of each image that is flagged where `pictures` is given."""
     rows = []
     for batch in _batched(items, BATCH):
-        sizes = {image.shape for _, image in batch}
-        if len(sizes) > 1:
-            raise InputError(
-                f"{batch[0][0].image} and those after it differ in size, and the model keeps the "
-                "size of its source; score images of one size at a time"
-            )
         found = model.score_prepared([image for _, image in batch])
         for (frame, image), score, p_value, flagged, anomaly_map in zip(
             batch, found.image_scores, found.p_values, found.flagged, found.anomaly_maps,

@@ -11,15 +11,21 @@ from PIL import ExifTags, Image
 
 from blackswan.data import images
 from blackswan.data.images import (
+    ImageSize,
+    ShorterSide,
+    Within,
     crop_and_resize,
     crop_box,
     decode_image,
     decode_mask,
     encode_png,
+    png_size,
     read_image,
     read_mask,
+    scaled_size,
 )
 from blackswan.errors import InputError
+from blackswan.params import Section, load_section
 
 
 @pytest.fixture
@@ -324,3 +330,67 @@ def test_mask_stays_on_its_image():
 
 def test_pixel_cap_lies_below_the_one_of_pillow():
     assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+
+
+class Sized(Section):
+    image_size: ImageSize | None
+
+
+def read_size(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(f"build_dataset: {{image_size: {text}}}")
+    return load_section(Sized, "build_dataset", tmp_path / "p.yaml").image_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shape"),
+    [
+        ("64", (64, 64), (64, 64)),
+        ("[64, 32]", (64, 32), (64, 32)),
+        ("{shorter_side: 30}", ShorterSide(shorter_side=30), (40, 30)),
+        ("{within: 100}", Within(within=(100, 100)), (100, 75)),
+        ("{within: [120, 60]}", Within(within=(120, 60)), (80, 60)),
+        ("null", None, None),
+    ],
+)
+def test_sizes_as_a_file_names_them(tmp_path, text, size, shape):
+    read = read_size(tmp_path, text)
+    assert read == size
+    again = Sized.model_validate_json(Sized(image_size=read).model_dump_json())
+    assert again.image_size == size
+    if shape:
+        assert scaled_size(read, (400, 300)) == shape
+        image = crop_and_resize(np.zeros((400, 300, 3), np.uint8), "none", read)
+        assert image.shape == (*shape, 3)
+        mask = crop_and_resize(np.ones((400, 300), bool), "none", read, mask=True)
+        assert mask.shape == shape
+        assert mask.all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{shorter_side: 8}", "shorter_side must be a number of pixels, 16 to 8944"),
+        ("{shorter_side: [9]}", "shorter_side must be a number of pixels"),
+        ("{within: 8}", "must be at least 16 pixels"),
+        ("{within: [99999, 99999]}", "more pixels than a square of 8944"),
+        (
+            "{longer_side: 80}",
+            r"takes \{shorter_side: 256\} or \{within: \[320, 256\]\}, or a size",
+        ),
+        ("large", "takes the side of a square"),
+    ],
+)
+def test_sizes_that_are_none_are_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=f"build_dataset.image_size.*{message}"):
+        read_size(tmp_path, text)
+
+
+def test_an_image_of_which_nothing_would_be_left_is_named():
+    with pytest.raises(InputError, match=r"^a.png has 900 x 20 pixels and would have 224 x 5 when"):
+        scaled_size(Within(within=(224, 224)), (20, 900), "a.png")
+    with pytest.raises(InputError, match=r"scaled to \{shorter_side: 8000\}; crop it"):
+        scaled_size(ShorterSide(shorter_side=8000), (20, 900))
+
+
+def test_a_png_begins_with_its_size(picture):
+    assert png_size(encode_png(picture)) == (5, 7)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import Pictures
 
 from blackswan.data.images import write_png
 from blackswan.detectors import efficient_ad
@@ -51,7 +52,7 @@ def weights(tmp_path_factory):
 
 def fit(weights, checkpoints, images=None, seed=1, **changes):
     params = efficient_ad.Params(**{**PARAMS, **changes})
-    images = [draw(number) for number in range(4)] if images is None else images
+    images = Pictures(draw(number) for number in range(4)) if images is None else images
     validation = [draw(number) for number in range(10, 13)]
     return efficient_ad.fit(images, params, Resources(validation, weights, checkpoints, seed))
 
@@ -152,7 +153,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(weights, tmp_path, monke
 
 
 def test_a_checkpoint_of_another_run_is_not_resumed(weights, tmp_path):
-    images = [draw(number) for number in (0, 1, 2, 9)]
+    images = Pictures(draw(number) for number in (0, 1, 2, 9))
     names = set()
     for change in ({}, {"learning_rate": 2e-3}, {"seed": 2}, {"images": images}):
         fit(weights, tmp_path, steps=1, **change)
@@ -178,10 +179,10 @@ def test_teacher_and_maps_are_on_the_scale_of_normal_images(fitted):
 
 def test_the_loss_is_that_of_the_paper(weights):
     with torch_seed(generator(0, "loss")):
-        network = efficient_ad.Network(Pdn("S", 40), 64).eval()
+        network = efficient_ad.Network(Pdn("S", 40), (64, 64)).eval()
         image, jittered, photo = torch.rand(3, 1, 3, 64, 64)
     with torch.no_grad():
-        found = network.loss(image, jittered, photo, (0, 0, 64))
+        found = network.loss(image, jittered, photo, (0, 0, 64, 64))
         teacher, student = network.teacher, network.student
         squares = (teacher(image) - student(image)[:, :40]) ** 2
         hard = squares[squares >= torch.quantile(squares, 0.999)].mean()
@@ -194,28 +195,41 @@ def test_the_loss_is_that_of_the_paper(weights):
 
 def test_a_window_counts_only_its_patches():
     with torch_seed(generator(0, "window")):
-        network = efficient_ad.Network(Pdn("S", 3), 64).eval()
+        network = efficient_ad.Network(Pdn("S", 3), (64, 64)).eval()
         image, jittered, photo = torch.rand(3, 1, 3, 64, 64)
     outside = torch.ones(64, 64, dtype=bool)
     outside[8:56, 16:64] = False
     changed = image.clone()
     changed[..., outside] = 5
     with torch.no_grad():
-        found = [network.loss(x, jittered, photo, (8, 16, 48)) for x in (image, changed)]
-        whole = network.loss(image, jittered, photo, (0, 0, 64))
+        found = [network.loss(x, jittered, photo, (8, 16, 48, 48)) for x in (image, changed)]
+        whole = network.loss(image, jittered, photo, (0, 0, 64, 64))
     assert found[0] == found[1]
     assert found[0] != whole
 
 
-@pytest.mark.parametrize(("image_size", "bottleneck"), [(64, 2), (224, 7), (256, 8)])
+@pytest.mark.parametrize(
+    ("image_size", "bottleneck"), [((64, 64), (2, 2)), ((224, 96), (7, 3)), ((256, 256), (8, 8))]
+)
 def test_the_autoencoder_fits_every_size(image_size, bottleneck):
-    network = efficient_ad.build_autoencoder(image_size, 6, 13).eval()
-    assert network[10].kernel_size == (bottleneck, bottleneck)
+    network = efficient_ad.build_autoencoder(image_size, 6, (13, 17)).eval()
+    assert network[10].kernel_size == bottleneck
     with torch.inference_mode():
-        assert network(torch.zeros(1, 3, image_size, image_size)).shape == (1, 6, 13, 13)
-    if image_size == 256:
-        sizes = [layer.size for layer in network if isinstance(layer, torch.nn.Upsample)]
+        assert network(torch.zeros(1, 3, *image_size)).shape == (1, 6, 13, 17)
+    if image_size == (256, 256):
+        sizes = [layer.size[0] for layer in network if isinstance(layer, torch.nn.Upsample)]
         assert sizes == [3, 8, 15, 32, 63, 127, 13]
+
+
+def test_tall_images_are_taken_as_they_are(weights, tmp_path):
+    tall = Pictures(np.ascontiguousarray(draw(number, 128)[:, :64]) for number in range(4))
+    said = r"image_size = 128 would stretch .* 64 x 128 pixels; set it to \[128, 64\]"
+    with pytest.raises(InputError, match=said):
+        fit(weights, tmp_path, tall, image_size=128)
+    params = efficient_ad.Params(**{**PARAMS, "image_size": [128, 64], "crop_size": 36})
+    resources = Resources(tall[3:], weights, tmp_path, 1)
+    scores = efficient_ad.fit(tall, params, resources).score(tall[:1])
+    assert scores.patch_scores.shape == (1, 32, 16)
 
 
 def test_jitter_changes_by_a_fifth_at_most():
@@ -231,6 +245,8 @@ def test_jitter_changes_by_a_fifth_at_most():
 def test_images_are_streamed(weights, tmp_path):
     class Once:
         """Iterates, and can do nothing else."""
+
+        sizes = [(70, 70)] * 3
 
         def __len__(self):
             return 3
@@ -248,8 +264,8 @@ def test_images_are_streamed(weights, tmp_path):
     [
         ({"backbone": "absent"}, "absent is missing; run `dvc repro distill_teacher`"),
         ({"crop_size": 96}, "crop_size = 96 exceeds image_size = 64; lower it"),
-        ({"images": [draw(0)]}, "efficient_ad needs at least 2 normal images"),
-        ({"images": [draw(0), draw(0)]}, "all 2 normal images are equal"),
+        ({"images": Pictures([draw(0)])}, "efficient_ad needs at least 2 normal images"),
+        ({"images": Pictures([draw(0), draw(0)])}, "all 2 normal images are equal"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(weights, tmp_path, changes, message):
@@ -260,4 +276,4 @@ def test_what_cannot_be_learnt_is_refused(weights, tmp_path, changes, message):
 def test_no_validation_image_is_told(weights, tmp_path):
     params = efficient_ad.Params(**PARAMS)
     with pytest.raises(InputError, match="there is none; raise split.validation"):
-        efficient_ad.fit([draw(0), draw(1)], params, Resources([], weights, tmp_path, 0))
+        efficient_ad.fit(Pictures([draw(0), draw(1)]), params, Resources([], weights, tmp_path, 0))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import Pictures
 from tiny_weights import write_weights
 
 from blackswan.detectors import padim, patches
@@ -27,13 +28,13 @@ def settings(**changes):
 
 @pytest.fixture(scope="module")
 def images():
-    """40 noisy pictures of one pattern, of another shape than the backbone's input."""
+    """40 noisy pictures of one pattern, of another size than the backbone's input."""
     rng = np.random.default_rng(0)
-    pattern = rng.integers(60, 180, (12, 14, 3)).repeat(8, 0).repeat(8, 1)  # (96, 112, 3)
-    return [
+    pattern = rng.integers(60, 180, (12, 12, 3)).repeat(8, 0).repeat(8, 1)  # (96, 96, 3)
+    return Pictures(
         np.clip(pattern + rng.normal(0, 8, pattern.shape), 0, 255).astype(np.uint8)
         for _ in range(40)
-    ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,10 @@ def test_a_painted_square_scores_higher_and_the_map_peaks_inside(images, resourc
     painted = images[30].copy()
     painted[28:56, 56:84] = (255, 0, 0)
     scores = detector.score([*images[30:], painted])
-    assert scores.anomaly_maps.shape == (11, 96, 112)
+    assert scores.anomaly_maps.shape == (11, 96, 96)
     assert scores.anomaly_maps.dtype == scores.image_scores.dtype == np.float32
     assert scores.image_scores[-1] > 1.5 * scores.image_scores[:-1].max()
-    row, column = np.unravel_index(scores.anomaly_maps[-1].argmax(), (96, 112))
+    row, column = np.unravel_index(scores.anomaly_maps[-1].argmax(), (96, 96))
     assert 28 <= row < 56
     assert 56 <= column < 84
 
@@ -106,7 +107,7 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     with pytest.raises(InputError, match="at least 2 normal images"):
         padim.fit(images[:1], settings(), resources)
     with pytest.raises(InputError, match="all 9 normal images are equal"):
-        padim.fit([images[0]] * 9, settings(), resources)
+        padim.fit(Pictures([images[0]] * 9), settings(), resources)
     monkeypatch.setattr(
         patches.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})()
     )

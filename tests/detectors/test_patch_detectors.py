@@ -101,6 +101,21 @@ def test_company_changes_no_bit(images, detector):
     np.testing.assert_array_equal(together.anomaly_maps, [s.anomaly_maps[0] for s in alone])
 
 
+def test_images_of_several_sizes_are_learnt_and_scored(images, fit):
+    """Of some the lower third is missing: no patch lies where they show nothing."""
+    mixed = [image if number % 3 else image[:64] for number, image in enumerate(images)]
+    detector = fit(mixed)
+    for image in mixed[20:]:
+        scores = detector.score([image])
+        assert scores.anomaly_maps.shape == (1, *image.shape[:2])
+        assert scores.patch_scores.shape[1:] == max(detector.backbone.grids_of(image.shape))
+        assert np.isfinite(scores.image_scores).all()
+    stained = mixed[21].copy()
+    stained[16:48, 40:72] = (255, 0, 0)
+    assert len(stained) == 64
+    assert detector.score([stained]).image_scores > detector.score([mixed[21]]).image_scores
+
+
 def test_same_seed_same_tensors_and_another_seed_others(images, fit, detector):
     again, other = fit(images), fit(images, seed=1)
     assert detector.tensors.keys() == again.tensors.keys()

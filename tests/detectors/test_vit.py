@@ -30,7 +30,7 @@ def images() -> list[np.ndarray]:
 
 def test_input_normalises_with_the_constants_of_the_weights(weights: Path) -> None:
     inputs = vit.Input.of_weights(weights, 56)
-    tensor = inputs.to_tensor([np.full((80, 70, 3), 255, np.uint8)])
+    tensor = inputs.to_tensor([np.full((80, 80, 3), 255, np.uint8)])
     assert torch.equal(tensor, torch.full((1, 3, 56, 56), 2.0))  # (1 - 0.5) / 0.25
 
 
@@ -101,10 +101,10 @@ def test_the_patch_target_is_the_share_of_the_patch_that_the_mask_covers(weights
     torch.manual_seed(0)
     network = vit.Network.from_weights(weights).eval()
     pixels, labels = torch.zeros(1, 3, 56, 56), torch.tensor([1])
-    masks = torch.zeros(1, 56, 56)
-    masks[:, :14, :7] = 1  # half of the first patch
+    mask = np.zeros((56, 56), bool)
+    mask[:14, :7] = True  # half of the first patch
     with torch.no_grad():
-        output = network(pixels, labels, masks)
+        output = network(pixels, labels, vit.Input.of_weights(weights, 56).shares(mask)[None])
     target = torch.zeros(1, 4, 4)
     target[0, 0, 0] = 0.5
     expected = torch.nn.functional.cross_entropy(output["logits"], labels)
@@ -165,7 +165,28 @@ def test_every_kind_it_names_is_trained_at_any_size(tmp_path: Path, kind: str) -
     AutoModel.from_config(config).save_pretrained(tmp_path)
     vit.check_backbone(tmp_path, (84, 56))
     network = vit.Network.from_weights(tmp_path)
-    output = network(torch.zeros(1, 3, 84, 56), torch.tensor([1]), torch.ones(1, 84, 56))
+    output = network(torch.zeros(1, 3, 84, 56), torch.tensor([1]), torch.ones(1, 6, 4))
     assert output["patch_logits"].shape == (1, 6, 4)
     output["loss"].backward()
     assert all(head.grad is not None for head in network.heads)
+
+
+def test_a_long_image_keeps_its_aspect_and_what_is_left_over_counts_for_nothing(
+    detector: vit.Detector,
+) -> None:
+    image = np.random.default_rng(0).integers(1, 256, (112, 56, 3), dtype=np.uint8)
+    [pixels] = detector.inputs.to_tensor([image])
+    assert pixels.shape == (3, 56, 56)
+    assert (pixels[..., 28:] == 0).all()
+    assert detector.score([image]).patch_scores.shape == (1, 4, 2)
+    mask = np.zeros((112, 56), bool)
+    mask[:28] = True
+    shares = detector.inputs.shares(mask)
+    assert shares.tolist() == [[1, 1, -1, -1], *[[0, 0, -1, -1]] * 3]
+
+    output = detector.network(pixels[None], torch.tensor([1]), shares[None])
+    expected = torch.nn.functional.cross_entropy(output["logits"], torch.tensor([1]))
+    expected += torch.nn.functional.binary_cross_entropy_with_logits(
+        output["patch_logits"][:, :, :2], shares[None, :, :2]
+    )
+    torch.testing.assert_close(output["loss"], expected)

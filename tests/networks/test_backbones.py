@@ -44,9 +44,15 @@ CONVNEXTS = {
 }
 
 
+def draw(size):
+    """Four images of the aspect of a size, half again as large."""
+    shape = 4, size[0] * 3 // 2, size[1] * 3 // 2, 3
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
 @pytest.fixture
 def images():
-    return np.random.default_rng(0).integers(0, 256, (4, 60, 50, 3), dtype=np.uint8)
+    return draw((70, 70))
 
 
 def save(folder, config):
@@ -79,8 +85,8 @@ def lite0(tmp_path, references):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("size", [(70, 70), (98, 98), (70, 42)])
-def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, images, kind, size):
-    model = save(tmp_path, CONFIGS[kind])
+def test_transformers_give_the_patch_tokens_of_the_chosen_blocks(tmp_path, kind, size):
+    model, images = save(tmp_path, CONFIGS[kind]), draw(size)
     backbone = load_backbone(tmp_path, [2, 1], size)
     found = backbone.embed(images)
 
@@ -151,9 +157,8 @@ def assert_same(found, expected):
         ("efficientnet_lite2", [16, 24, 48, 88, 120, 208, 352]),
     ],
 )
-def test_efficientnet_equals_the_package(
-    tmp_path, references, monkeypatch, images, kind, channels, size
-):
+def test_efficientnet_equals_the_package(tmp_path, references, monkeypatch, kind, channels, size):
+    images = draw(size)
     monkeypatch.setattr(references, "WEIGHTS", tmp_path / "none")
     folder, network, stages, _ = references.lite(kind, tmp_path)
     backbone = load_backbone(folder, [0, 1, 2, 3, 4, 5, 6], size)
@@ -171,8 +176,9 @@ def test_efficientnet_equals_the_package(
     ],
 )
 def test_resnets_equal_modules_whose_batch_norms_are_not_folded(
-    tmp_path, references, images, monkeypatch, kind, channels
+    tmp_path, references, monkeypatch, kind, channels
 ):
+    images = draw((67, 48))
     monkeypatch.setitem(BLOCKS, kind, (2, 2, 1, 1))  # of the benchmark are the whole ones
     folder, network, layers, _ = references.plain_resnet(kind, tmp_path)
     backbone = load_backbone(folder, [1, 2, 3, 4], (67, 48))
@@ -186,8 +192,8 @@ def test_resnets_equal_modules_whose_batch_norms_are_not_folded(
 
 
 @pytest.mark.parametrize("kind", CONVNEXTS)
-def test_convnexts_give_the_hidden_states_of_transformers(tmp_path, images, kind):
-    model = save(tmp_path, CONVNEXTS[kind])
+def test_convnexts_give_the_hidden_states_of_transformers(tmp_path, kind):
+    model, images = save(tmp_path, CONVNEXTS[kind]), draw((64, 32))
     backbone = load_backbone(tmp_path, [0, 3, 1], (64, 32))
     assert backbone.channels == [8, 32, 16]
     assert backbone.grids == [(16, 8), (2, 1), (8, 4)]
@@ -288,3 +294,27 @@ def test_a_truncated_efficientnet_is_refused(lite0):
     save_file(tensors, file)
     with pytest.raises(InputError, match=r"not whole \('_blocks.1._bn1.weight'\); fetch it again"):
         load_backbone(lite0[1], [1], 64)
+
+
+@pytest.mark.parametrize(("layers", "tiles"), [([1, 2], 1), ([2], 3)])
+@pytest.mark.parametrize("network", ["dinov2", "lite0"])
+def test_an_image_keeps_its_aspect_inside_of_the_size(tmp_path, lite0, network, layers, tiles):
+    if network == "dinov2":
+        save(tmp_path, CONFIGS["dinov2"])
+    [tall, *_] = draw((140, 70))
+    inside = load_backbone(tmp_path, layers, 70, tiles)
+    alone = load_backbone(tmp_path, layers, (70, 42 if network == "dinov2" else 35), tiles)
+    [image, *_] = draw(alone.image_size)
+    expected = alone.embed([image])
+    assert inside.grids_of(image.shape) == [layer.shape[2:] for layer in expected]
+    for found, wanted in zip(inside.embed([image]), expected, strict=True):
+        assert torch.equal(found, wanted)
+    # 35 pixels are two and a half patches of 14
+    assert inside.tile_size(tall.shape) == (70, 28 if network == "dinov2" else 35)
+
+
+def test_an_image_that_is_too_long_is_refused(tmp_path):
+    save(tmp_path, CONFIGS["dinov2"])
+    backbone = load_backbone(tmp_path, [1], 70)
+    with pytest.raises(InputError, match=r"70 x 70 leaves 70 x 0 pixels of an image of 500 x 40"):
+        backbone.embed([np.zeros((40, 500, 3), np.uint8)])

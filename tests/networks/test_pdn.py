@@ -11,7 +11,7 @@ from blackswan.networks.pdn import (
     border,
     load_photos,
     load_teacher,
-    patches_per_side,
+    patch_grid,
     random_view,
     receptive_field,
     save_teacher,
@@ -50,7 +50,7 @@ def test_the_networks_have_the_parameters_of_the_tables(size, parameters):
 
 @pytest.mark.parametrize("size", ["S", "M"])
 def test_the_grid_is_computed_from_the_layers(size):
-    assert [patches_per_side(pixels, size) for pixels in (33, 64, 224, 256)] == [1, 8, 48, 56]
+    assert [patch_grid(sides, size) for sides in ((33, 64), (224, 256))] == [(1, 8), (48, 56)]
     assert border(size) == 4
     assert Pdn(size, 2)(torch.zeros(1, 3, 64, 64)).shape == (1, 2, 8, 8)
 

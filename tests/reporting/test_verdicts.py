@@ -178,12 +178,19 @@ def test_what_cannot_be_scored_is_named(tmp_path, make, message):
         list_source(tmp_path / "source")
 
 
-def test_images_of_two_sizes_need_a_model_that_scales(tmp_path):
-    write_png(tmp_path / "parts/a.png", np.zeros((20, 20, 3), np.uint8))
-    write_png(tmp_path / "parts/b.png", np.zeros((20, 24, 3), np.uint8))
-    images = images_of(tmp_path / "parts")
-    with pytest.raises(InputError, match=r"a.png and those after it differ in size"):
-        write_verdicts(make_model(None), images, tmp_path / "out", RUN, page=False)
+def test_images_of_two_sizes_are_scored_as_each_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, width in {"a": 20, "b": 24, "c": 20}.items():
+        image = rng.integers(0, 256, (20, width, 3), dtype=np.uint8)
+        for folder in ("parts", f"alone/{name}"):
+            write_png(tmp_path / folder / f"{name}.png", image)
+
+    def score(folder):
+        out = tmp_path / "out" / folder
+        write_verdicts(make_model(None), images_of(tmp_path / folder), out, RUN, page=False)
+        return pd.read_parquet(out / "verdicts.parquet").image_score.tolist()
+
+    assert score("parts") == [score(f"alone/{name}")[0] for name in "abc"]
 
 
 def test_killed_before_or_after_all_its_parts_a_run_goes_on(photos, tmp_path, monkeypatch):

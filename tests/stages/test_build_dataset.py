@@ -1,10 +1,11 @@
+import shutil
 from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from blackswan.data.dataset import Split
-from blackswan.data.images import decode_image, decode_mask, read_image, read_mask
+from blackswan.data.images import decode_image, decode_mask, read_image, read_mask, write_png
 from blackswan.data.records import read_index
 
 DATASET = "data/dataset"
@@ -96,6 +97,32 @@ def test_real_anomalies_are_not_synthetic(tiny_project, mvtec_tree):
     assert facts.timestamp_s.isna().all()
     facts = split(tiny_project, "train").facts
     assert facts.synthetic.tolist() == (facts.label == 1).tolist()
+
+
+def test_images_of_several_sizes_lie_on_one_canvas(tiny_project, mvtec_tree):
+    root = tiny_project.root / "data/raw/parts"
+    shutil.copytree(mvtec_tree, root)
+    for path in root.rglob("000*.png"):  # the first of every folder, and their masks
+        write_png(path, np.ascontiguousarray(read_image(path)[:, :24]))
+    tiny_project.set(
+        source__path="data/raw/parts", extract_frames__size=None, build_dataset__image_size=None
+    )
+    for stage in ("extract_frames", "synthesize_anomalies", "label"):
+        tiny_project.run(stage)
+    message = tiny_project.refuse("build_dataset")
+    assert "differ in size; set build_dataset.image_size to a size, or to {within: [32, 32]}" in (
+        message
+    )
+    tiny_project.set(build_dataset__image_size={"shorter_side": 48})
+    assert "{within: [64, 48]}" in tiny_project.refuse("build_dataset")
+    tiny_project.set(build_dataset__image_size={"within": [64, 64]})
+    tiny_project.run("build_dataset")
+    for row in split(tiny_project, "train"):
+        shape = decode_image(row.image).shape[:2]
+        assert shape in ((64, 64), (64, 48))
+        assert row.mask is None or decode_mask(row.mask).shape == shape
+    facts = split(tiny_project, "test").facts
+    assert set(zip(facts.height, facts.width, strict=True)) == {(64, 64), (64, 48)}
 
 
 def test_crop_and_size(tiny_project):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from blackswan.data.images import read_image, write_png
 from blackswan.networks import photos, training
 from blackswan.networks.backbones import load_backbone
-from blackswan.networks.pdn import load_teacher, patches_per_side
+from blackswan.networks.pdn import load_teacher, patch_grid
 from blackswan.networks.weights import IMAGENET
 
 STAGE = Path(__file__).parents[2] / "stages" / "distill_teacher.py"
@@ -204,7 +204,7 @@ def test_bad_params_end_in_one_sentence(project, changes, message):
 def test_the_target_lies_on_the_grid_of_the_teacher(stage, lite0, size, pixels):
     backbone = load_backbone(lite0, [1, 2, 4], 2 * pixels)
     view = np.zeros((pixels, pixels, 3), np.uint8)
-    side = patches_per_side(pixels, size)
+    side, _ = patch_grid((pixels, pixels), size)
     target = stage.describe(backbone, [view], size)
     assert target.shape == (1, 24 + 40 + 112, side, side)
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import blackswan
 from blackswan.data.dataset import Split, mask_of
-from blackswan.data.images import decode_image
+from blackswan.data.images import decode_image, read_image, write_png
 from blackswan.detectors import median_residual
 from blackswan.detectors.interface import Scores
 from blackswan.evaluation import scoring
@@ -325,4 +325,33 @@ def test_a_tall_source_is_judged_in_its_own_shape(tiny_project):
     model = blackswan.load(tiny_project.root / "data/detectors/padim")
     assert model.detector.backbone.grids == [(4, 2), (4, 2)]
     new = model.score([np.zeros((40, 48, 3), np.uint8)])  # cropped and scaled as the clip was
-    assert new.anomaly_maps.shape == (1, 64, 32)
+    assert new.anomaly_maps[0].shape == (64, 32)
+
+
+def test_a_source_of_several_shapes_is_judged_without_stretching(tiny_project, mvtec_tree):
+    root = tiny_project.root / "data/raw/parts"
+    for path in sorted(mvtec_tree.rglob("*.png")):
+        image = read_image(path)
+        narrow = path.stem.startswith("000") or path.stem.startswith("002")
+        write_png(root / path.relative_to(mvtec_tree), image[:, :24].copy() if narrow else image)
+    tiny_project.set(
+        source__path="data/raw/parts", extract_frames__size=None, evaluate__alpha=0.3,
+        build_dataset__image_size={"within": [64, 64]}, detectors__padim__image_size=[112, 28],
+    )  # fmt: skip
+    tiny_project.run_chain()
+    assert "set it to [64, 64]" in tiny_project.refuse("fit_detector", "padim")
+    tiny_project.set(detectors__padim__image_size=56)
+    for stage in ("fit_detector", "evaluate_detector"):
+        tiny_project.run(stage, "padim")
+    tiny_project.run("fit_baseline")
+    tiny_project.run("evaluate_detector", NAME)
+    tiny_project.run("compare")
+    maps = pd.read_parquet(tiny_project.root / "data/scores/padim/maps.parquet")
+    assert set(zip(maps.height, maps.width, strict=True)) == {(64, 64), (64, 48)}
+    assert set(zip(maps["rows"], maps["columns"], strict=True)) == {(4, 4), (4, 3)}
+    table = pd.read_parquet(tiny_project.root / "data/scores/padim/scores.parquet")
+    files = [root / path.removeprefix("frames/images/") for path in table.path]
+    verdicts = blackswan.load(tiny_project.root / "data/detectors/padim").score(
+        [read_image(file) for file in files]
+    )
+    assert np.array_equal(verdicts.image_scores, table.image_score.to_numpy(np.float32))

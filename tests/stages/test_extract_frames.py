@@ -228,10 +228,10 @@ def test_photos_are_not_cropped_by_default(tiny_project, tmp_path, capsys):
     assert (image[:, -5:] == 255).all()
     assert capsys.readouterr().err == (
         f"{photos}: 2 of 2 photos are not square; they are scaled to 32 x 32, which changes "
-        "their aspect (extract_frames.crop: center_square cuts instead; size: [32, 96], there, in "
-        "build_dataset.image_size and in the image_size of the detectors, keeps that of most)\n"
+        "their aspect (extract_frames.crop: center_square cuts instead; size: {within: 32}, and "
+        "build_dataset.image_size alike, keeps it)\n"
     )
-    tiny_project.set(extract_frames__size=[32, 96])
+    tiny_project.set(extract_frames__size={"within": 96})
     tiny_project.run("extract_frames")
     assert read_image(tiny_project.root / FRAMES / "images/a.png").shape == (32, 96, 3)
     assert capsys.readouterr().err == ""

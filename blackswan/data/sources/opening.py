@@ -16,7 +16,7 @@ from blackswan.data.records import SourceImage
 from blackswan.data.sources import annotations, folder, mvtec, video
 from blackswan.data.sources.annotations import Interval
 from blackswan.errors import InputError
-from blackswan.params import InputName, InputPath, Section, written
+from blackswan.params import InputName, InputPath, Section, in_short, written
 
 
 class SourceParams(Section):
@@ -62,7 +62,7 @@ def open_source(path: Path, params: Params) -> Source:
         )
     settled = photos.settle(path, _list_photos(path, params), params)
     preprocessing = _preprocessing(params, "none", settled.bit_depth)
-    if params.size and preprocessing.steps[0].crop == "none":
+    if isinstance(params.size, tuple) and preprocessing.steps[0].crop == "none":
         _tell_stretched(path, settled.shapes, params.size)
     return Source(settled.images, preprocessing)
 
@@ -73,15 +73,12 @@ def _tell_stretched(path: Path, shapes: Counter[tuple[int, int]], size: tuple[in
     stretched = Counter({shape: n for shape, n in shapes.items() if not _is_like(shape, aspect)})
     if not stretched:
         return
-    [(commonest, _)] = stretched.most_common(1)
-    scale = min(size) / min(commonest)
-    kept = [round(side * scale) for side in commonest]
     unlike = "square" if aspect == 1 else f"of the shape {written(size)}"
     tell(
         f"{path}: {stretched.total()} of {shapes.total()} photos are not {unlike}; they are scaled "
         f"to {written(size)}, which changes their aspect (extract_frames.crop: center_square "
-        f"cuts instead; size: {kept}, there, in build_dataset.image_size and in the image_size of "
-        "the detectors, keeps that of most)"
+        f"cuts instead; size: {{within: {in_short(size)}}}, and build_dataset.image_size alike, "
+        "keeps it)"
     )
 
 
