@@ -25,7 +25,7 @@ from blackswan.networks.backbones import check_scale
 from blackswan.networks.checkpoints import remove
 from blackswan.networks.remembered import RememberedBackbone
 from blackswan.outputs import replace_folder
-from blackswan.params import Section, block_name, load_section
+from blackswan.params import Section, block_name, height_and_width, load_section
 
 DATASET = Path("data/dataset")
 WEIGHTS = Path("data/weights")
@@ -76,7 +76,9 @@ def main() -> None:
     guard_seconds = load_section(SplitParams, "split").guard_seconds
 
     images, held_out = (Split(DATASET, split).normal_images for split in ("train", "validation"))
-    check_scale((images + held_out).sizes, params.image_size, f"detectors.{name}.image_size")
+    if size := getattr(params, "image_size", None):
+        everything = (images + held_out).sizes
+        check_scale(everything, height_and_width(size), f"detectors.{name}.image_size")
     resources = Resources(held_out, WEIGHTS, CHECKPOINTS / name, seed)
     facts = calibration.with_source((images + held_out).facts)
     method = calibration.choose(choice, facts, getattr(module, "FITS_IN_SECONDS", False))
