@@ -30,12 +30,7 @@ def store(item: SourceImage, prepare: Preprocessing, frames: Path) -> Frame:
     image, mask = item.read()
     name = f"{frame_name(item.frame.image)}.png"
     frame = replace(item.frame, image=f"images/{name}")
-    pose = prepare.find_pose(image)
-    if prepare.pose == "upright" and pose is None and frame.label == "normal":
-        raise InputError(
-            f"on {name} no part stands out from a plain background, or none that is longer than "
-            "wide; remove the image, or set extract_frames.pose: none"
-        )
+    pose = prepare.find_pose(image, name if frame.label == "normal" else "")
     image = prepare.apply(image, pose, name=name)  # the source may be large: let it go
     write_png(frames / frame.image, image)
     del image

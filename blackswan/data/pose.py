@@ -9,6 +9,7 @@ import numpy as np
 
 from blackswan.parallel import memory
 
+LOOKED_AT = 1024  # pixels of the longer side; more tell the angle no better
 MIN_CONTRAST = 16  # grey levels between the part and the background
 MIN_AREA = 0.001  # of the image
 MAX_BORDER = 0.25  # of the border that the part may cover: a background goes round it
@@ -20,8 +21,25 @@ def find_pose(image: np.ndarray) -> np.ndarray | None:
 
     It turns the long axis along the longer side of the image, the heavier end first, puts the
     middle of the part into that of the image, and shrinks what would not fit. None where no part
-    stands out from a plain background, or where it is about as wide as long.
+    stands out from a plain background, or where it is about as wide as long. A large image is
+    looked at on a smaller copy.
     """
+    scale = LOOKED_AT / max(image.shape)
+    if scale >= 1:
+        return _find_pose(image)
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    found = _find_pose(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    if found is None:
+        return None
+    turn, shift = found[:, :2], found[:, 2]
+    scales = np.divide(size, image.shape[1::-1])  # of x and y, which rounding tells apart
+    # The centre of pixel x lies at x + 1/2 of its own image.
+    turned = turn * scales / scales[:, None]
+    moved = (turn @ (scales / 2 - 0.5) + shift + 0.5) / scales - 0.5
+    return np.hstack([turned, moved[:, None]])
+
+
+def _find_pose(image: np.ndarray) -> np.ndarray | None:
     part = _find_part(image)
     if part is None:
         return None

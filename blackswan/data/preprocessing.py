@@ -8,6 +8,7 @@ from pydantic import Field
 
 from blackswan.data.images import Crop, ImageSize, crop_and_resize
 from blackswan.data.pose import find_pose, lay
+from blackswan.errors import InputError
 from blackswan.outputs import write_json
 from blackswan.params import Section, load_section
 
@@ -35,9 +36,18 @@ class Preprocessing(Section):
         """
         return self.apply(image, self.find_pose(image))
 
-    def find_pose(self, image: np.ndarray) -> np.ndarray | None:
-        """Return how the RGB image is to be moved before all steps, if it is."""
-        return find_pose(image) if self.pose == "upright" else None
+    def find_pose(self, image: np.ndarray, needed_by: str = "") -> np.ndarray | None:
+        """Return how the RGB image is to be moved before all steps, if it is.
+
+        Raises InputError where the image `needed_by`, which is to be learnt from, has no pose.
+        """
+        pose = find_pose(image) if self.pose == "upright" else None
+        if self.pose == "upright" and pose is None and needed_by:
+            raise InputError(
+                f"on {needed_by} no part stands out from a plain background, or none that is "
+                "longer than wide; remove the image, or set extract_frames.pose: none"
+            )
+        return pose
 
     def apply(
         self,

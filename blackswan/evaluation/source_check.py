@@ -47,7 +47,7 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
     split that stays empty, or at settings that ask for more images than there are.
     """
     source = open_source(path, load_section(Params, "extract_frames", params_file))
-    found = _look_at(source.images)
+    found = _look_at(source.images, source.preprocessing)
     yield from _contents(path, found)
     step = source.preprocessing.steps[0]
     size = written(step.size) if isinstance(step.size, tuple) else step.size or "as they are"
@@ -72,7 +72,7 @@ def check(path: Path, params_file: Path = PARAMS) -> Iterator[str]:
         raise InputError(". ".join(problems))
 
 
-def _look_at(images: Iterable[SourceImage]) -> Holdings:
+def _look_at(images: Iterable[SourceImage], prepare: Preprocessing) -> Holdings:
     found, end = Holdings(), monotonic() + SECONDS
     is_listed = isinstance(images, list)
 
@@ -83,7 +83,7 @@ def _look_at(images: Iterable[SourceImage]) -> Holdings:
                 return
             yield item
 
-    for item, result in parallel_map(lambda item: (item, _look_into(item)), in_time()):
+    for item, result in parallel_map(lambda item: (item, _look_into(item, prepare)), in_time()):
         found.looked_at += 1
         found.frames.append(item.frame)
         if isinstance(result, InputError):
@@ -98,9 +98,10 @@ def _look_at(images: Iterable[SourceImage]) -> Holdings:
     return found
 
 
-def _look_into(item: SourceImage) -> tuple[str, str, bool] | InputError:
+def _look_into(item: SourceImage, prepare: Preprocessing) -> tuple[str, str, bool] | InputError:
     try:
         image, mask = item.read()
+        prepare.find_pose(image, item.frame.image if item.frame.label == "normal" else "")
         if mask is not None and not mask.any():
             raise InputError(f"the mask of {item.frame.image} marks nothing; draw or remove it")
         is_deep = isinstance(item.read, Photo) and read_header(item.read.image).deep

@@ -267,9 +267,7 @@ class Transformer(nn.Module):
         except (OSError, SafetensorError) as error:
             raise _not_whole(folder, error) from None
         if loaded["missing_keys"] or loaded["mismatched_keys"]:
-            raise InputError(
-                f"{folder}/model.safetensors does not fit its config.json; fetch it again"
-            )
+            raise _does_not_fit(folder)
         name = "norm" if config.model_type == "dinov3_vit" else "layernorm"
         self.final_norm = getattr(self.model, name)  # of (..., C); `forward` leaves it out
         self.options = any_size(config.model_type)

@@ -40,6 +40,16 @@ def test_a_part_longer_than_the_image_shrinks_to_fit():
     assert (laid[[0, -1]] > 100).mean() > 0.8  # it does not reach out of the picture
 
 
+def test_a_large_image_is_laid_like_a_small_one(monkeypatch):
+    image = draw_nail(35, shift=(8, -6), size=(120, 150))
+    large = cv2.resize(image, (600, 480), interpolation=cv2.INTER_CUBIC)
+    exact = lay(large, find_pose(large))
+    monkeypatch.setattr("blackswan.data.pose.LOOKED_AT", 300)
+    found = lay(large, find_pose(large))
+    assert np.abs(found.astype(int) - exact).mean() < 1
+    assert find_pose(np.full((480, 600, 3), 9, np.uint8)) is None
+
+
 def test_a_mask_moves_with_its_image_and_loses_no_speck():
     image = draw_nail(77, shift=(6, 3))
     mask = np.zeros(image.shape[:2], bool)

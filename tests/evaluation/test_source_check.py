@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+import yaml
+from conftest import ROOT, SHARED, draw_nail
 
+from blackswan.data.images import write_png
 from blackswan.errors import InputError
 from blackswan.evaluation import source_check
 from blackswan.evaluation.source_check import check
@@ -18,11 +20,11 @@ def write(path, size=(40, 60), value=90):
     cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
 
 
-def said(path):
+def said(path, params=PARAMS):
     """Return the lines on a source, and the sentence that they end in."""
     lines = []
     try:
-        lines.extend(check(path, PARAMS))
+        lines.extend(check(path, params))
     except InputError as error:
         return lines, str(error)
     return lines, ""
@@ -108,6 +110,18 @@ def test_what_is_too_few_and_what_is_broken_are_said_after_the_counts(tmp_path):
     broken = [line for line in lines if line.startswith("  broken    ")]
     assert ["03.png" in broken[0], "07.png" in broken[1]] == [True, True]
     assert len(broken) == 2
+
+
+def test_a_normal_photo_without_a_pose_is_named(tmp_path):
+    for number in range(20):
+        write_png(tmp_path / f"parts/{number:02d}.png", draw_nail(9 * number))
+    write_png(tmp_path / "parts/flat.png", np.full((128, 128, 3), 90, np.uint8))
+    params = yaml.safe_load(PARAMS.read_text())
+    params["extract_frames"]["pose"] = "upright"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    lines, error = said(tmp_path / "parts", tmp_path / "params.yaml")
+    assert error.startswith("1 of 21 images of")
+    assert [line for line in lines if "broken" in line and "on flat no part stands out" in line]
 
 
 def test_a_clip_that_takes_longer_is_left_off(drawn_clip, monkeypatch):
