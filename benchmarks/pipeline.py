@@ -42,7 +42,8 @@ PACKAGES = ["av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "torch
 class Cost:
     """What one command took, and what it said."""
 
-    seconds: float
+    seconds: float  # of the clock
+    processor_seconds: float  # of all cores
     peak_mb: float  # of resident memory
     output: str
 
@@ -84,7 +85,7 @@ def measure(command: list[str], folder: Path, cores: int | None = None) -> Cost:
         text = output.read()
     if process.returncode:
         raise InputError(f"`{' '.join(command)}` failed: {text.strip()}")
-    return Cost(seconds, usage.ru_maxrss / 1024, text)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
 
 
 def take_turns(sides: Mapping[str, Callable[[], Cost]]) -> dict[str, list[Cost]]:

@@ -7,14 +7,16 @@ Writes benchmarks/scale.{json,png}. The photos are drawn, 64 pixels a side, no t
 stage runs as `dvc repro` runs it, from params.yaml less what depends on their size: the detectors
 see 64 pixels too, and `bank_patches` is as much smaller as an image has fewer patches, so that
 PatchCore's bank is full from 625 images on, as it is by default. train_vit and `dino_memory`,
-which learns from 16 images whatever their number, are left out. Seconds are those of the clock,
-start and imports included, so nothing else may run; an exponent is the slope on logarithmic axes,
-over all sizes and between the last two, where the start counts least. Peaks below that of this
-script itself, some 160 MB, are not told apart: a process takes over its parent's. What is there is
-written after each size.
+which learns from 16 images whatever their number, are left out. Seconds are of the processor, of all
+cores, start and imports included; those of the clock stand beside them, and for a `dvc repro`
+that changes nothing they are what counts. An exponent is the slope on logarithmic axes, over all
+sizes and between the last two, where the start counts least. Peaks below that of this script
+itself, some 160 MB, are not told apart: a process takes over its parent's. What is there is written
+after each size, and a size that is there is not measured again.
 """
 
 import argparse
+import json
 import math
 import os
 import shutil
@@ -65,7 +67,7 @@ STAGES: dict[str, tuple[list[str], Outputs]] = {  # name -> script with its argu
     },
     "compare": (["compare"], ["metrics/pictures", "metrics/report.html"]),
 }  # fmt: skip
-UNITS = {"seconds": "seconds", "peak_mb": "MB of memory at most", "disk_mb": "MB on disk"}
+UNITS = {"seconds": "processor seconds", "peak_mb": "MB of memory at most", "disk_mb": "MB on disk"}
 
 
 def draw(number: int) -> np.ndarray:
@@ -137,7 +139,11 @@ def measure_dvc(folder: Path) -> dict[str, dict[str, float]]:
 
 def entry(cost: Cost) -> dict[str, float]:
     """Return what of a command's cost is written down."""
-    return {"seconds": round(cost.seconds, 2), "peak_mb": round(cost.peak_mb, 1)}
+    return {
+        "seconds": round(cost.processor_seconds, 2),
+        "clock_seconds": round(cost.seconds, 2),
+        "peak_mb": round(cost.peak_mb, 1),
+    }
 
 
 def megabytes(folder: Path, outputs: Outputs) -> float:
@@ -202,17 +208,21 @@ def main() -> None:
     chosen = parser.parse_args()
     if not (ROOT / "data/weights" / BACKBONE).exists():
         raise InputError(f"data/weights/{BACKBONE} is missing; run `dvc repro fetch_weights`")
+    file = chosen.out / "scale.json"
     setting = {"cores": available_cores(), "pixels": SIDE, "bank_patches": BANK_PATCHES}
     result: dict[str, Any] = {"setting": setting, "photos": {}, "exponents": {}}
+    if file.exists() and (known := json.loads(file.read_bytes()))["setting"] == setting:
+        result = known
     rows = result["photos"]
-    for images in sorted(chosen.images):
+    for images in sorted({*chosen.images} - {*map(int, rows)}):
         print(f"{images} photos", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=ROOT / "data") as folder:  # /tmp may be memory
             prepare(Path(folder), images)
             rows[str(images)] = measure_stages(Path(folder)) | measure_dvc(Path(folder))
+        result["photos"] = rows = {str(count): rows[str(count)] for count in sorted(map(int, rows))}
         if len(rows) > 1:
             result["exponents"] = exponents(rows)
-        write_json(chosen.out / "scale.json", result)
+        write_json(file, result)
     if not (slopes := result["exponents"]):
         return
     picture(rows, slopes).savefig(chosen.out / "scale.png", dpi=100, metadata={"Software": None})
