@@ -7,8 +7,8 @@ Writes benchmarks/scale.{json,png}. The photos are drawn, 64 pixels a side, no t
 stage runs as `dvc repro` runs it, from params.yaml less what depends on their size: the detectors
 see 64 pixels too, and `bank_patches` is as much smaller as an image has fewer patches, so that
 PatchCore's bank is full from 625 images on, as it is by default. train_vit and `dino_memory`,
-which learns from 16 images whatever their number, are left out. Seconds are of the processor, of all
-cores, start and imports included; those of the clock stand beside them, and for a `dvc repro`
+which learns from 16 images whatever their number, are left out. Seconds are of the processor, of
+all cores, start and imports included; those of the clock stand beside them, and for a `dvc repro`
 that changes nothing they are what counts. An exponent is the slope on logarithmic axes, over all
 sizes and between the last two, where the start counts least. Peaks below that of this script
 itself, some 160 MB, are not told apart: a process takes over its parent's. What is there is written
