@@ -24,6 +24,7 @@ from blackswan.reporting import charts, formats, report, sheets
 from blackswan.reporting.drawing import write_png
 from blackswan.reporting.examples import read_examples, sample
 from blackswan.reporting.heatmaps import HeatmapScale
+from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
 SCORES = Path("data/scores")
@@ -135,6 +136,7 @@ def draw_detector(
 def main() -> None:
     """Rank, draw, and lay it all on one page."""
     params = load_section(Params, "compare")
+    tracker = Tracker("compare")
     results = {detector: read_result(detector) for detector in rows_of_the_table(params)}
     test = Split(DATASET, "test")
     best_first = ranking.best_first(results)
@@ -152,7 +154,16 @@ def main() -> None:
         tables = ranking.rank_detectors(results)
         rows = [row for table in tables.values() for row in table]
         pd.DataFrame(rows, columns=ranking.COLUMNS).to_csv(file, index=False, float_format="%.6g")
-    write_json(SUMMARY, ranking.summarise(results))
+    summary = ranking.summarise(results)
+    write_json(SUMMARY, summary)
+    tracker.record(
+        Record(
+            params={"compare": params},
+            reads=[DATASET / "test"],
+            metrics=summary,
+            pictures=[PICTURES, REPORT, LEADERBOARD],
+        )
+    )
     print(f"{len(best_first)} compared, {best_first[0]} is first; see {REPORT}")
 
 

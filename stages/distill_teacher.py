@@ -39,6 +39,7 @@ from blackswan.networks.training import Schedule, torch_seed
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, block_name, load_section
 from blackswan.seeds import generator
+from blackswan.tracking.runs import Record, Tracker
 
 WEIGHTS = Path("data/weights")
 CHECKPOINTS = Path("data/checkpoints")
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("teacher", help="a key of the block `distill_teacher` of params.yaml")
     name = block_name("distill_teacher", parser.parse_args().teacher)
     params = load_section(Params, f"distill_teacher.{name}")
+    tracker = Tracker(f"distill_teacher {name}")
     backbone = load_backbone(WEIGHTS / params.backbone, params.layers, 2 * params.image_size)
     pools, photos, origin = sources(params)
     teacher, losses = distill(params, backbone, pools, CHECKPOINTS / name / name_of_run(params))
@@ -162,6 +164,14 @@ def main() -> None:
             write_png(folder / pdn.PHOTOS / f"{photo}.png", _kept(photos[photo]))
         (folder / "losses.csv").write_text(training.curve(losses), encoding="utf-8")
     remove(CHECKPOINTS / name)
+    tracker.record(
+        Record(
+            params={f"distill_teacher.{name}": params},
+            reads=[WEIGHTS / params.backbone, params.images],
+            writes=[WEIGHTS / name],
+            curves=WEIGHTS / name / "losses.csv",
+        )
+    )
     last = losses[-max(1, len(losses) // 20) :].mean()
     print(f"{WEIGHTS / name}: loss {last:.4f} after {params.steps} steps on {origin}")
 

@@ -35,6 +35,7 @@ from blackswan.evaluation.thresholds import (
 from blackswan.evaluation.verdict import Verdict, judge
 from blackswan.outputs import replace_folder, write_json
 from blackswan.params import block_name, load_section
+from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
 MODELS = Path("data/models")
@@ -106,6 +107,7 @@ def main() -> None:
     name = block_name("detectors and compare.references", parser.parse_args().detector)
     params = load_section(Params, "evaluate")
     module = load_module(name)
+    tracker = Tracker(f"evaluate_detector {name}")
     detector = module.load(MODELS / name)
 
     train, held_out, test = (Split(DATASET, split) for split in ("train", "validation", "test"))
@@ -155,6 +157,15 @@ def main() -> None:
             "threshold_verdict": {"advice": held.advice, **asdict(held)},
         }
         write_json(METRICS / f"{name}.json", result)
+    tracker.record(
+        Record(
+            params={"evaluate": params},
+            reads=[MODELS / name, DATASET / "validation", DATASET / "test"],
+            writes=[DETECTORS / name],
+            metrics=result,
+            pictures=[CURVES / name],
+        )
+    )
     keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")
     shown = [f"{key} {interval(result, key, 4)}" for key in keys if key in result]
     print(f"{name}: the promise on false alarms: {held.verdict}; {held.advice}".rstrip("; "))

@@ -13,6 +13,7 @@ from blackswan.errors import run
 from blackswan.evaluation import calibration
 from blackswan.outputs import replace_folder
 from blackswan.params import load_section
+from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
 MODEL = Path("data/models/median_residual")
@@ -23,6 +24,7 @@ def main() -> None:
     params = load_section(median_residual.Params, "fit_baseline")
     choice = load_section(calibration.Choice, "evaluate.calibration").root
     guard_seconds = load_section(SplitParams, "split").guard_seconds
+    tracker = Tracker("fit_baseline")
     detector = median_residual.Detector(params)
     images = Split(DATASET, "train").normal_images + Split(DATASET, "validation").normal_images
     facts = calibration.with_source(images.facts)
@@ -36,6 +38,13 @@ def main() -> None:
                 facts, folds, lambda _: score
             )  # whatever it is fitted on
             calibration.write_scores(folder, scores, method)
+    tracker.record(
+        Record(
+            params={"fit_baseline": params},
+            reads=[DATASET / "train", DATASET / "validation"],
+            writes=[MODEL],
+        )
+    )
     print(f"{MODEL}: {params.kernel} pixel median, {params.blur} pixel box, thresholds by {method}")
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from blackswan.data.dataset import Pictures, Split
 from blackswan.data.splits import Params as SplitParams
-from blackswan.detectors.interface import Detector, Resources, check_fits, load_module
+from blackswan.detectors.interface import LOSSES, Detector, Resources, check_fits, load_module
 from blackswan.detectors.patches import PatchParams, open_backbone
 from blackswan.errors import run
 from blackswan.evaluation import calibration
@@ -26,6 +26,7 @@ from blackswan.networks.checkpoints import remove
 from blackswan.networks.remembered import RememberedBackbone
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, block_name, height_and_width, load_section
+from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
 WEIGHTS = Path("data/weights")
@@ -71,7 +72,8 @@ def main() -> None:
     module = load_module(name)
     check_fits(name, module)
     params = load_section(module.Params, f"detectors.{name}")
-    seed = load_section(Params, "fit_detector").seed
+    shared = load_section(Params, "fit_detector")
+    tracker = Tracker(f"fit_detector {name}")
     choice = load_section(calibration.Choice, "evaluate.calibration").root
     guard_seconds = load_section(SplitParams, "split").guard_seconds
 
@@ -79,20 +81,28 @@ def main() -> None:
     if size := getattr(params, "image_size", None):
         everything = (images + held_out).sizes
         check_scale(everything, height_and_width(size), f"detectors.{name}.image_size")
-    resources = Resources(held_out, WEIGHTS, CHECKPOINTS / name, seed)
+    resources = Resources(held_out, WEIGHTS, CHECKPOINTS / name, shared.seed)
     facts = calibration.with_source((images + held_out).facts)
     method = calibration.choose(choice, facts, getattr(module, "FITS_IN_SECONDS", False))
     if method == "split":
         detector = module.fit(images, params, resources)
     else:
         images += held_out
-        folds = calibration.plan(facts, method, guard_seconds, seed)
+        folds = calibration.plan(facts, method, guard_seconds, shared.seed)
         detector, scores = fit_and_calibrate(module, images, params, folds, resources)
     with replace_folder(MODELS / name) as folder:
         detector.save(folder)
         if method != "split":
             calibration.write_scores(folder, scores, method)
     remove(CHECKPOINTS / name)
+    tracker.record(
+        Record(
+            params={f"detectors.{name}": params, "fit_detector": shared},
+            reads=[DATASET / "train", DATASET / "validation", WEIGHTS / params.backbone],
+            writes=[MODELS / name],
+            curves=MODELS / name / LOSSES,
+        )
+    )
     how = "" if method == "split" else f", thresholds by {method}"
     print(f"{name}: fitted on {len(images)} normal images{how}")
 

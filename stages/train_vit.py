@@ -35,6 +35,7 @@ from blackswan.networks.checkpoints import fingerprint, last_complete, remove
 from blackswan.networks.curves import write_curves, write_losses
 from blackswan.outputs import replace_folder
 from blackswan.params import Section, Size, load_section
+from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
 WEIGHTS = Path("data/weights")
@@ -136,6 +137,7 @@ def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")
     vit.check_backbone(WEIGHTS / params.backbone, params.image_size, params.frozen_blocks)
+    tracker = Tracker("train_vit")
     set_seed(params.seed)
     inputs = vit.Input.of_weights(WEIGHTS / params.backbone, params.image_size)
     checkpoints = CHECKPOINTS / name_of_run(params)
@@ -149,6 +151,15 @@ def main() -> None:
         write_losses(state.log_history, folder / LOSSES)
         write_curves(state.log_history, curves)
     remove(CHECKPOINTS)
+    tracker.record(
+        Record(
+            params={"train_vit": params},
+            reads=[*(DATASET / name for name in SPLITS), WEIGHTS / params.backbone],
+            writes=[MODEL],
+            metrics={"validation_loss": state.best_metric},
+            curves=MODEL / LOSSES,
+        )
+    )
     print(f"{MODEL}: validation loss {state.best_metric:.5f} after {state.epoch:.0f} epochs")
 
 
