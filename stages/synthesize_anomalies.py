@@ -75,8 +75,9 @@ def plan(frames: list[Frame], params: Params) -> list[Job]:
             stem = frame.image.removeprefix("images/").removesuffix(".png")
             for kind, number in _kinds(split, position, params):
                 name = f"{kind}/{stem}-{number}"
-                rng = generator(params.seed, name, "lender")
-                lender = _lender(frame, by_group, rng) if kind == "poisson_blend" else None
+                lender = None
+                if kind == "poisson_blend":
+                    lender = _lender(frame, by_group, generator(params.seed, name, "lender"))
                 jobs.append(Job(frame, kind, name, lender))
     return jobs
 
