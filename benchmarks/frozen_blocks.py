@@ -1,6 +1,6 @@
 """How many blocks of the ViT should stay as they are? Chosen without a test image.
 
-    python benchmarks/frozen_blocks.py      writes benchmarks/frozen_blocks.json
+    PYTHONPATH=stages python benchmarks/frozen_blocks.py      writes benchmarks/frozen_blocks.json
 
 The stages prepare the data of three sources; the ViT trains on salt and pepper with half or more of
 its 12 blocks frozen, and ranks the normal images of the validation split against copies of them

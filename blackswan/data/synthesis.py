@@ -43,7 +43,7 @@ class Params(Section):
 
 
 STRIP = 1 << 17  # pixels
-CANVAS = 1 << 18  # pixels; a larger box is painted smaller, for to clone takes 100 bytes a pixel
+CANVAS = 1 << 18  # pixels; a larger box is painted smaller: cloning takes some 100 bytes a pixel
 LENT = 1 << 22  # pixels that are kept of an image that lends patches
 SMALLEST = 1e-4  # of the square of the shorter side, that a defect covers
 GeneratorName = Literal[
