@@ -190,9 +190,11 @@ def _shade(
 
 def _inpaint(image: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     # Of an image of one row or column OpenCV 5.0 reads what lies beside it in memory.
-    around = [cv2.copyMakeBorder(each, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-              for each in (image, unknown.view(np.uint8))]  # fmt: skip
-    return cv2.inpaint(*around, 3, cv2.INPAINT_NS)[1:-1, 1:-1]
+    outer, unknown_outer = (
+        cv2.copyMakeBorder(each, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        for each in (image, unknown.view(np.uint8))
+    )
+    return cv2.inpaint(outer, unknown_outer, 3, cv2.INPAINT_NS)[1:-1, 1:-1]
 
 
 def _striking(before: np.ndarray, after: np.ndarray, region: np.ndarray) -> np.ndarray:
