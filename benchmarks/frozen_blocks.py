@@ -1,6 +1,6 @@
 """How many blocks of the ViT should stay as they are? Chosen without a test image.
 
-    python benchmarks/frozen_blocks.py      writes benchmarks/frozen_blocks.json
+    PYTHONPATH=stages python benchmarks/frozen_blocks.py      writes benchmarks/frozen_blocks.json
 
 The stages prepare the data of three sources; the ViT trains on salt and pepper with half or more of
 its 12 blocks frozen, and ranks the normal images of the validation split against copies of them
@@ -60,12 +60,16 @@ UNSEEN: list[synthesis.GeneratorName] = ["perlin_texture", "cut_paste", "gaussia
 TIE = 0.01
 
 
-def prepare(folder: Path, path: Path, split: dict[str, Any]) -> None:
-    """Lay out a repository in `folder` and run the stages in front of training."""
+def prepare(folder: Path, path: Path, changes: dict[str, dict[str, Any]]) -> None:
+    """Lay out a repository in `folder` and run the stages in front of training.
+
+    `changes` are params by block.
+    """
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["source"]["path"] = str(path)
-    params["split"] |= split
     params["evaluate"]["alpha"] = ALPHA
+    for block, values in changes.items():
+        params[block] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     (folder / "data").mkdir()
     (folder / WEIGHTS).symlink_to(ROOT / WEIGHTS)
@@ -81,25 +85,31 @@ def measure(job: tuple[str, Path, int, int]) -> dict[str, Any]:
     One run a core: that makes the most of them, and no time is taken here.
     """
     source, folder, count, seed = job
-    torch.set_num_threads(1)
     with chdir(folder):
-        params = load_section(Params, "train_vit")
-        params = params.model_copy(update={"frozen_blocks": count, "seed": seed})
-        set_seed(seed)
-        weights = WEIGHTS / params.backbone
-        network = vit.Network.from_weights(weights)
-        inputs = vit.Input.of_weights(weights, params.image_size)
-        trainer = train(network, inputs, params, Path(f"data/checkpoints/{count}-{seed}"))
-        detector = vit.Detector(network, inputs)
+        detector, loss = fit({"frozen_blocks": count, "seed": seed}, f"{count}-{seed}")
         normals = score(detector, (image for _, image in normal_images()))
         aurocs = {}
         for kind in UNSEEN:
             pasted = score(detector, paste(kind))
             truth = [0] * len(normals) + [1] * len(pasted)
             aurocs[kind] = float(roc_auc_score(truth, [*normals, *pasted]))
-    loss = trainer.state.best_metric
     facts = {"source": source, "frozen_blocks": count, "seed": seed}
     return {**facts, "image_auroc": aurocs, "validation_loss": loss}
+
+
+def fit(changes: dict[str, Any], name: str) -> tuple[vit.Detector, float]:
+    """Train the ViT on the data of this folder; return it and the lowest validation loss.
+
+    `changes` are params of train_vit, `name` that of the checkpoints.
+    """
+    torch.set_num_threads(1)
+    params = load_section(Params, "train_vit").model_copy(update=changes)
+    set_seed(params.seed)
+    weights = WEIGHTS / params.backbone
+    network = vit.Network.from_weights(weights)
+    inputs = vit.Input.of_weights(weights, params.image_size)
+    trainer = train(network, inputs, params, Path(f"data/checkpoints/{name}"))
+    return vit.Detector(network, inputs), float(trainer.state.best_metric)
 
 
 def normal_images() -> Iterator[tuple[str, np.ndarray]]:
@@ -141,7 +151,7 @@ def main() -> None:
         for source, (path, split, seeds) in SOURCES.items():
             folder = Path(temporary) / Path(source).stem
             folder.mkdir()
-            prepare(folder, path, split)
+            prepare(folder, path, {"split": split})
             jobs += [(source, folder, count, seed) for seed in seeds for count in COUNTS]
         with ProcessPoolExecutor(available_cores(), get_context("spawn")) as pool:
             for number, result in enumerate(pool.map(measure, jobs), 1):

@@ -39,7 +39,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # for two seconds of video, as in the RE
     "extract_frames": {"crop": "none", "size": None},
     "build_dataset": {"image_size": None},
     "split": {"train": 0.45, "validation": 0.3, "guard_seconds": 0.04},
-    "synthesize_anomalies": {"generator": "cut_paste", "unseen": []},
+    "synthesize_anomalies": {"generators": ["cut_paste"], "unseen": []},
     "evaluate": {"alpha": 0.1},
 }
 

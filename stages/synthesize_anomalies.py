@@ -1,21 +1,26 @@
 """data/frames -> data/anomalies: normal frames with a patch that does not belong, and its mask.
 
-Frames of train and validation get the anomaly the ViT learns from. Frames of the test split get it
-too, and the unseen ones beside it, unless the source has real anomalies to be tested on. Each
-image has its own seed, so neither the order nor the number of workers changes a byte. `dvc repro
-synthesize_anomalies`
+Frames of train and validation get the anomalies the ViT learns from; several generators take turns.
+Frames of the test split get one of each, and the unseen ones beside them, unless the source has
+real anomalies to be tested on. Each image has its own seed, so neither the order nor the number of
+workers changes a byte. `dvc repro synthesize_anomalies`
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from blackswan.data import splits, synthesis
 from blackswan.data.images import read_image, write_png
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.sequences import with_times
-from blackswan.data.splits import assign_splits
+from blackswan.data.splits import SPLITS, assign_splits
 from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
@@ -30,17 +35,20 @@ class Params(Section):
     """Which anomalies are made, and how many."""
 
     seed: int = Field(ge=0)
-    generator: synthesis.GeneratorName  # what train, validation and the main test table hold
+    # What train, validation and the main test table hold.
+    generators: list[synthesis.GeneratorName] = Field(min_length=1)
     unseen: list[synthesis.GeneratorName]  # test only, in a table of their own
     anomalies_per_frame: int = Field(ge=1)  # images made from one frame, each with its own patches
     patch: synthesis.Params
 
     @model_validator(mode="after")
     def _unseen_is_unseen(self) -> "Params":
-        if self.generator in self.unseen:
-            raise ValueError(f"unseen lists {self.generator}, which training sees; take it out")
-        if len(set(self.unseen)) < len(self.unseen):
-            raise ValueError("unseen lists a generator twice; remove one")
+        for key in ("generators", "unseen"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key} lists a generator twice; remove one")
+        for kind in self.generators:
+            if kind in self.unseen:
+                raise ValueError(f"unseen lists {kind}, which training sees; take it out")
         return self
 
 
@@ -51,32 +59,66 @@ class Job:
     frame: Frame
     generator: synthesis.GeneratorName
     name: str  # of the new image, without suffix
+    lender: Frame | None = None  # what poisson_blend takes patches of
 
 
 def plan(frames: list[Frame], params: Params) -> list[Job]:
     """List the images to make from frames that have their splits."""
     real_anomalies = any(frame.label == "anomalous" for frame in frames)
     jobs = []
-    for frame in frames:
-        if frame.label == "anomalous" or (frame.split == "test" and real_anomalies):
+    for split in SPLITS:
+        if split == "test" and real_anomalies:
             continue
-        kinds = [params.generator, *(params.unseen if frame.split == "test" else [])]
-        stem = frame.image.removeprefix("images/").removesuffix(".png")
-        jobs += [
-            Job(frame, kind, f"{kind}/{stem}-{number}")
-            for kind in kinds
-            for number in range(params.anomalies_per_frame)
-        ]
+        members = [f for f in frames if f.split == split and f.label != "anomalous"]
+        by_group = sorted(members, key=attrgetter("group"))
+        for position, frame in enumerate(members):
+            stem = frame.image.removeprefix("images/").removesuffix(".png")
+            for kind, number in _kinds(split, position, params):
+                name = f"{kind}/{stem}-{number}"
+                lender = None
+                if kind == "poisson_blend":
+                    lender = _lender(frame, by_group, generator(params.seed, name, "lender"))
+                jobs.append(Job(frame, kind, name, lender))
     return jobs
+
+
+def _kinds(
+    split: str, position: int, params: Params
+) -> Iterator[tuple[synthesis.GeneratorName, int]]:
+    """Yield generator and number of each image to make from the frame at a position of a split."""
+    numbers = range(params.anomalies_per_frame)
+    if split == "test":
+        yield from product([*params.generators, *params.unseen], numbers)
+    else:
+        for number in numbers:
+            yield params.generators[(position + number) % len(params.generators)], number
+
+
+def _lender(frame: Frame, by_group: list[Frame], rng: np.random.Generator) -> Frame:
+    """Draw a frame of another group; where there is none another frame, else the frame itself."""
+    first = bisect_left(by_group, frame.group, key=attrgetter("group"))
+    last = bisect_right(by_group, frame.group, key=attrgetter("group"))
+    if last - first == len(by_group):
+        first = by_group.index(frame)
+        last = first + 1
+    others = len(by_group) - (last - first)
+    if not others:
+        return frame
+    chosen = int(rng.integers(others))
+    return by_group[chosen if chosen < first else chosen + last - first]
 
 
 def make(job: Job, params: Params, folder: Path) -> Frame | None:
     """Write one anomalous image and its mask; None where the frame is too flat for it."""
+    lent = None
+    if job.lender is not None:
+        lent = synthesis.to_lend(read_image(FRAMES / job.lender.image))
     made = synthesis.synthesize(
         read_image(FRAMES / job.frame.image),  # not kept here: it may be large
         job.generator,
         params.patch,
         generator(params.seed, job.name),
+        lent,
     )
     if made is None:
         return None
@@ -105,7 +147,8 @@ def main() -> None:
         ]
         if not made:
             raise InputError(
-                f"no frame of {FRAMES} can show {params.generator}; are they all one colour?"
+                f"no frame of {FRAMES} can show {' or '.join(params.generators)}; "
+                "are they all one colour?"
             )
         write_index(folder / "index.csv", made)
     print(

@@ -137,7 +137,7 @@ def test_a_video_whose_name_is_not_utf8(tiny_project, raw):
         ("extract_frames", {"extract_frames__crop": "x" * 5000}),
         ("extract_frames", {"extract_frames__crop": ["x " * 5000]}),
         ("extract_frames", {"extract_frames__folder__group_pattern": "(?P<" + "x" * 5000}),
-        ("synthesize_anomalies", {"synthesize_anomalies__generator": "x " * 5000}),
+        ("synthesize_anomalies", {"synthesize_anomalies__generators": ["x " * 5000]}),
         ("fit_detector", {"detectors__padim__backbone": "x" * 200 + "/" + "y/" * 1500}),
         ("fit_detector", {"detectors__padim__layers": [12345] * 5000}),
         ("fit_detector", {"detectors__padim__" + "x" * 1000: 1}),
@@ -431,7 +431,14 @@ MISSPELT = "is not a known key; did you mean"
         ),
         ("extract_frames", "extract_frames.video.max_frames", 0, " = 0: Input should be"),
         ("synthesize_anomalies", "synthesize_anomalies.patch.noise_ratio", 1.5, " = 1.5: "),
-        ("synthesize_anomalies", "synthesize_anomalies.generator", "snow", " = 'snow': "),
+        ("synthesize_anomalies", "synthesize_anomalies.generators", ["snow"], ".0 = 'snow': "),
+        ("synthesize_anomalies", "synthesize_anomalies.generators", [], " = []: List should have"),
+        (
+            "synthesize_anomalies",
+            "synthesize_anomalies.generator",
+            "spot",
+            f" {MISSPELT} generators?",
+        ),
         ("label", "label.leak_check.max_hash_distance", 65, " = 65: Input should be less"),
         (
             "build_dataset",
@@ -464,8 +471,13 @@ def test_a_param_is_named_in_full(tiny_project, stage, key, value, words):
         ),
         (
             "synthesize_anomalies",
-            {"synthesize_anomalies.generator": "cut_paste"},
+            {"synthesize_anomalies.generators": ["scratch", "cut_paste"]},
             "synthesize_anomalies: unseen lists cut_paste, which training sees; take it out",
+        ),
+        (
+            "synthesize_anomalies",
+            {"synthesize_anomalies.generators": ["scratch", "spot", "scratch"]},
+            "synthesize_anomalies: generators lists a generator twice; remove one",
         ),
     ],
 )

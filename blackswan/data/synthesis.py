@@ -1,16 +1,21 @@
 """Synthetic anomalies: a normal image goes in, an anomalous one and its exact mask come out.
 
-`salt_and_pepper` is the anomaly a detector is trained on. The others are for evaluation: a
-detector that finds them has learnt what is normal, not what salt and pepper looks like.
+A detector is trained on some generators, by default on `salt_and_pepper`, and tested on others: one
+that finds these has learnt what is normal, not what salt and pepper looks like. A generator either
+fills polygons, wherever they lie, or is a brush of defects.py, which paints on the part.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
+from blackswan.data import defects
+from blackswan.data.defects import VISIBLE, Brush, Canvas, Scene
 from blackswan.params import Section
 
 
@@ -38,33 +43,117 @@ class Params(Section):
 
 
 STRIP = 1 << 17  # pixels
-VISIBLE = 2.0  # mean change of a patch, grey levels, below which nobody could see it
-GeneratorName = Literal["salt_and_pepper", "perlin_texture", "cut_paste", "gaussian_blur"]
+CANVAS = 1 << 18  # pixels; a larger box is painted smaller: cloning takes some 100 bytes a pixel
+LENT = 1 << 22  # pixels that are kept of an image that lends patches
+SMALLEST = 1e-4  # of the square of the shorter side, that a defect covers
+GeneratorName = Literal[
+    "salt_and_pepper", "perlin_texture", "cut_paste", "gaussian_blur",
+    "poisson_blend", "scratch", "spot", "missing_part",
+]  # fmt: skip
+Fill = Callable[[np.ndarray, np.ndarray, Params, np.random.Generator], np.ndarray]
 
 
 def synthesize(
-    image: np.ndarray, generator: GeneratorName, params: Params, rng: np.random.Generator
+    image: np.ndarray,
+    generator: GeneratorName,
+    params: Params,
+    rng: np.random.Generator,
+    other: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return (anomalous image, mask) of an RGB image, uint8 (H, W, 3), or None if it shows nothing.
 
-    The mask, bool (H, W), is the polygons themselves; every pixel outside is untouched. A draw
-    that is invisible (a flat wall, blurred) is drawn again, and an image on which 100 draws are
-    invisible has no such anomaly.
+    The mask, bool (H, W), is the polygons themselves or what a brush painted; every pixel outside
+    is untouched. `other` is the normal image, of any size, that lends `poisson_blend` its patches;
+    without it `image` does. A draw that is invisible (a flat wall, blurred) is drawn again, and an
+    image on which 100 draws are invisible has no such anomaly.
     """
+    if generator in BRUSHES:
+        scene = Scene.of(image)
+        lender = scene if other is None else Scene.of(other)
+        draw = partial(_paint, scene, lender, BRUSHES[generator])
+        smallest = SMALLEST * min(image.shape[:2]) ** 2
+    else:
+        draw, smallest = partial(_fill, image, FILLS[generator]), 0.0
     for _ in range(100):
-        made = _draw(image, generator, params, rng)
-        if made is not None:
-            return made
+        changed, mask = draw(params, rng)
+        covered = int(mask.sum())
+        if covered > smallest and _mean_change(image, changed, mask) >= VISIBLE:
+            return changed, mask
     return None
 
 
-def _draw(
-    image: np.ndarray, generator: GeneratorName, params: Params, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray] | None:
-    mask = polygon_patches(image.shape[:2], params, rng)
-    changed = GENERATORS[generator](image, mask, params, rng)
-    visible = mask.any() and _mean_change(image, changed, mask) >= VISIBLE
-    return (changed, mask) if visible else None
+def to_lend(image: np.ndarray) -> np.ndarray:
+    """Shrink an image that lends patches, so that it needs little memory beside the other."""
+    return defects.shrink(image, math.sqrt(LENT / (image.shape[0] * image.shape[1])))
+
+
+def _fill(
+    image: np.ndarray, fill: Fill, params: Params, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    region = polygon_patches(image.shape[:2], params, rng)
+    return fill(image, region, params, rng), region
+
+
+def _paint(
+    scene: Scene, lender: Scene, brush: Brush, params: Params, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint around some polygons on the part, each on top of those before it."""
+    changed = scene.image.copy()
+    mask = np.zeros(changed.shape[:2], np.bool_)
+    for _ in range(rng.integers(params.patches_min, params.patches_max + 1)):
+        points = _polygon(mask.shape, params, rng, scene.place)
+        box, canvas = _canvas(scene, changed, points)
+        if canvas.region.any():
+            _blend(changed[box], mask[box], *brush(canvas, lender, rng))
+    return changed, mask
+
+
+def _canvas(
+    scene: Scene, image: np.ndarray, points: np.ndarray
+) -> tuple[tuple[slice, slice], Canvas]:
+    """Return the rows and columns around a polygon, and what a brush sees of them."""
+    size = np.array(image.shape[1::-1])
+    margin = 3 + np.ptp(points, axis=0) // 8
+    left, top = np.clip(points.min(axis=0) - margin, 0, size - 1)
+    right, bottom = np.clip(points.max(axis=0) + margin + 1, [left + 1, top + 1], size)
+    box = slice(top, bottom), slice(left, right)
+    scale = min(1.0, math.sqrt(CANVAS / ((right - left) * (bottom - top))))
+    small = defects.shrink(image[box], scale)
+    height, width = small.shape[:2]
+    across, down = (right - left) / width, (bottom - top) / height  # pixels of a pixel
+    region = np.zeros((height, width), np.uint8)
+    drawn = (points - [left, top] + 0.5) / [across, down] - 0.5
+    cv2.fillPoly(region, [np.round(drawn).astype(np.int32)], 1)
+    part = np.ones((height, width), np.bool_)
+    if scene.part is not None:
+        rows = (top + (np.arange(height) + 0.5) * down) * scene.part.shape[0] / size[1]
+        columns = (left + (np.arange(width) + 0.5) * across) * scene.part.shape[1] / size[0]
+        part = scene.part[np.ix_(rows.astype(int), columns.astype(int))]
+    background = scene.background if scene.part is not None else None
+    canvas = Canvas(small, region.view(np.bool_), part, background, size.min() / max(across, down))
+    return box, canvas
+
+
+def _blend(image: np.ndarray, mask: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> None:
+    """Lay what a brush painted, enlarged where it is smaller, on a box of an image and its mask."""
+    for rows in _strips(mask.shape):
+        over, cover = (_rows_of(each, rows, mask.shape) for each in (colours, opacity))
+        share = cover[..., None] / np.float32(255)
+        blend = image[rows] * (1 - share) + over * share
+        np.copyto(image[rows], np.round(blend).astype(np.uint8), where=cover[..., None] > 0)
+        mask[rows] |= cover > 0
+
+
+def _rows_of(small: np.ndarray, rows: slice, shape: tuple[int, ...]) -> np.ndarray:
+    """Return some rows of an image enlarged to `shape`, (H, W)."""
+    if small.shape[:2] == shape:
+        return small[rows]
+    down, across = small.shape[0] / shape[0], small.shape[1] / shape[1]
+    first = (rows.start + 0.5) * down - 0.5
+    matrix = np.array([[across, 0, across / 2 - 0.5], [0, down, first]])
+    size = shape[1], rows.stop - rows.start
+    flags = cv2.INTER_LINEAR + cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(small, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _mean_change(image: np.ndarray, changed: np.ndarray, mask: np.ndarray) -> float:
@@ -82,19 +171,29 @@ def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def polygon_patches(shape: tuple[int, int], params: Params, rng: np.random.Generator) -> np.ndarray:
-    """Draw irregular polygons, bool (H, W): jittered angles and radii around a centre."""
+    """Draw irregular polygons anywhere, bool (H, W)."""
     height, width = shape
     region = np.zeros(shape, np.uint8)
     for _ in range(rng.integers(params.patches_min, params.patches_max + 1)):
-        count = rng.integers(params.vertices_min, params.vertices_max + 1)
-        radius = rng.uniform(params.radius_min, params.radius_max) * min(shape)
-        steps = 1 + params.irregularity * rng.uniform(-0.9, 0.9, count)
-        angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.cumsum(steps) / steps.sum()
-        radii = radius * (1 - params.irregularity * rng.uniform(0, 0.9, count))
-        centre = rng.uniform([0, 0], [width, height])
-        points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        cv2.fillPoly(region, [np.round(points).astype(np.int32)], 1)
+        points = _polygon(shape, params, rng, lambda rng: rng.uniform([0, 0], [width, height]))
+        cv2.fillPoly(region, [points], 1)
     return region.view(np.bool_)
+
+
+def _polygon(
+    shape: tuple[int, ...],
+    params: Params,
+    rng: np.random.Generator,
+    place: Callable[[np.random.Generator], np.ndarray],
+) -> np.ndarray:
+    """Draw the corners of a polygon, int32 (V, 2): jittered angles and radii around a centre."""
+    count = rng.integers(params.vertices_min, params.vertices_max + 1)
+    radius = rng.uniform(params.radius_min, params.radius_max) * min(shape)
+    steps = 1 + params.irregularity * rng.uniform(-0.9, 0.9, count)
+    angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.cumsum(steps) / steps.sum()
+    radii = radius * (1 - params.irregularity * rng.uniform(0, 0.9, count))
+    points = place(rng) + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.round(points).astype(np.int32)
 
 
 def salt_and_pepper(
@@ -153,11 +252,17 @@ def gaussian_blur(
     return changed
 
 
-GENERATORS = {
+FILLS: dict[str, Fill] = {  # of polygons, wherever they lie
     "salt_and_pepper": salt_and_pepper,
     "perlin_texture": perlin_texture,
     "cut_paste": cut_paste,
     "gaussian_blur": gaussian_blur,
+}
+BRUSHES: dict[str, Brush] = {  # around polygons on the part
+    "poisson_blend": defects.poisson_blend,
+    "scratch": defects.scratch,
+    "spot": defects.spot,
+    "missing_part": defects.missing_part,
 }
 
 

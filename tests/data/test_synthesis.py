@@ -1,10 +1,15 @@
+from typing import get_args
+
+import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from blackswan.data import synthesis
 from blackswan.data.synthesis import (
-    GENERATORS,
+    BRUSHES,
+    FILLS,
+    GeneratorName,
     Params,
     perlin_angles,
     perlin_noise,
@@ -13,6 +18,7 @@ from blackswan.data.synthesis import (
 )
 from blackswan.seeds import generator
 
+KINDS = get_args(GeneratorName)
 PATCH = {
     "patches_min": 1,
     "patches_max": 3,
@@ -36,7 +42,11 @@ def texture(height=120, width=160):
     return (ramp + rng.normal(0, 12, (height, width, 3))).clip(1, 254).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_has_a_name():
+    assert (*FILLS, *BRUSHES) == KINDS
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_outside_of_the_mask_nothing_changes(name):
     image = texture()
     for draw in range(10):
@@ -49,7 +59,7 @@ def test_outside_of_the_mask_nothing_changes(name):
         assert np.abs(changed.astype(int) - image)[mask].mean() >= 2
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_same_seed_makes_the_same_anomaly(name):
     image = texture()
     first = synthesize(image, name, params(), generator(3, "a"))
@@ -118,6 +128,57 @@ def test_what_nobody_could_see_is_not_made():
     assert set(np.unique(changed[mask])) == {0, 90, 255}
 
 
+@pytest.mark.parametrize("name", ["poisson_blend", "missing_part"])
+def test_a_flat_image_has_nothing_to_blend_in_and_nothing_to_miss(name):
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    assert synthesize(flat, name, params(), generator(0), flat) is None
+
+
+@pytest.mark.parametrize("name", BRUSHES)
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 300), (300, 1), (2, 500), (9, 40)])
+def test_images_of_few_rows_are_painted_or_left(name, size):
+    image = generator(0, str(size)).integers(0, 256, (*size, 1)).repeat(3, axis=2).astype(np.uint8)
+    for draw in range(2):
+        made = synthesize(image, name, params(radius_max=0.5), generator(0, str(draw)))
+        if made is None:
+            assert name in ("poisson_blend", "missing_part") or size == (1, 1)
+            continue
+        changed, mask = made
+        assert np.array_equal(changed[~mask], image[~mask])
+        assert np.array_equal(changed, changed[..., :1].repeat(3, axis=2))  # grey as before
+        again = synthesize(image, name, params(radius_max=0.5), generator(0, str(draw)))
+        assert np.array_equal(again[0], changed)
+
+
+@pytest.mark.parametrize("name", BRUSHES)
+def test_a_large_box_is_painted_small_and_enlarged(monkeypatch, name):
+    one = params(patches_max=1)  # the draws of a second depend on the size of the first
+    image, other = smooth(generator(0)), smooth(generator(1))
+    _, whole = synthesize(image, name, one, generator(0), other)
+    monkeypatch.setattr(synthesis, "CANVAS", 30 * 30)
+    changed, mask = synthesize(image, name, one, generator(0), other)
+    assert np.array_equal(changed[~mask], image[~mask])
+    assert 0.5 < mask.sum() / whole.sum() < 2
+    assert np.argwhere(mask).mean(axis=0) == pytest.approx(np.argwhere(whole).mean(axis=0), abs=8)
+    monkeypatch.setattr(synthesis, "STRIP", image.shape[1] * 5)
+    again = synthesize(image, name, one, generator(0), other)
+    assert np.abs(again[0].astype(int) - changed).max() <= 2  # where a strip begins, it is rounded
+
+
+def smooth(rng, side=160):
+    noise = rng.integers(0, 256, (side // 8, side // 8, 3)).astype(np.uint8)
+    return cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def test_what_lends_is_kept_small():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    height, width = synthesis.to_lend(image).shape[:2]
+    assert (height / 3000, height * width / synthesis.LENT) == pytest.approx(
+        (width / 4000, 1), abs=1e-3
+    )
+    assert np.shares_memory(synthesis.to_lend(image[:100]), image)
+
+
 def test_cut_paste_pastes_a_part_of_the_image():
     rng = np.random.default_rng(0)
     image = rng.permutation(120 * 160)[:, None].reshape(120, 160, 1) % 65536
@@ -135,7 +196,7 @@ def test_cut_paste_pastes_a_part_of_the_image():
     assert shifts != {(0, 0)}
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_strips_change_no_pixel(monkeypatch, kind):
     image = np.random.default_rng(5).integers(0, 256, (61, 47, 3)).astype(np.uint8)
     anomalous, mask = synthesize(image, kind, params(), generator(3))
