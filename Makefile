@@ -18,7 +18,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop clean
+.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,10 +64,18 @@ azurite: $(VENV)/.core ## start Azure's own storage emulator and make it this cl
 azurite-stop: $(VENV)/.core ## stop the emulator and forget it as this clone's remote
 	python tools/azurite.py stop
 
+mlflow: $(VENV)/.mlflow ## show the runs of MLFLOW_TRACKING_URI, by default those in mlflow.db, on port 5000
+	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
 	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
 		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
+
+$(VENV)/.mlflow: $(VENV)/.core
+	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[mlflow]'
+	@touch $@
 
 # One stamp per set of packages, each a superset of the one before: make installs again when
 # pyproject.toml or constraints.txt change.

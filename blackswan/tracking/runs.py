@@ -9,6 +9,7 @@ runs of one `dvc repro` have one parent.
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,6 @@ import pandas as pd
 import psutil
 from pydantic import BaseModel
 
-from blackswan.data.files import tell
 from blackswan.errors import InputError, cause
 
 STORE = "MLFLOW_TRACKING_URI"
@@ -68,9 +68,10 @@ class Tracker:
         try:
             self._write(record)
         except (MlflowException, OSError) as error:
-            tell(
+            print(
                 f"MLflow has no run of {self.name} ({cause(error)}); its files are whole, and "
-                "`dvc repro --force --single-item` of its stage runs it again"
+                "`dvc repro --force --single-item` of its stage runs it again",
+                file=sys.stderr,
             )
 
     def _write(self, record: Record) -> None:
