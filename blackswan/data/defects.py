@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from blackswan.data.foreground import background_of, has_contrast, lies_inside, split_off
+
 SIGHT = 256  # pixels of the longer side at which a thing is told from its background
-MIN_CONTRAST = 16  # grey levels between the two
-MIN_AREA = 0.001  # of the image, that a thing covers
-MAX_BORDER = 0.25  # of the border of the image, that a thing may cover
 VISIBLE = 2.0  # mean change, grey levels, below which nobody could see it
 STRIKING = 8  # grey levels, a change that stands out from the noise of a camera
 
@@ -31,18 +30,9 @@ class Scene:
     def of(cls, image: np.ndarray) -> "Scene":
         """Look for a thing before a plain background."""
         small = shrink(image, SIGHT / max(image.shape[:2]))
-        border = _border(small)
-        background = np.median(border, axis=0).astype(np.uint8)
-        difference = cv2.absdiff(small, np.broadcast_to(background, small.shape)).max(2)
-        difference = cv2.medianBlur(difference, 5)
-        _, above = cv2.threshold(difference, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-        part = above.astype(np.bool_)
-        is_plain = (
-            MIN_AREA <= part.mean() < 1
-            and _border(part).mean() <= MAX_BORDER
-            and difference[part].mean() - difference[~part].mean() >= MIN_CONTRAST
-        )
-        return cls(image, part if is_plain else None, background)
+        difference, part = split_off(small)
+        is_plain = has_contrast(difference, part) and lies_inside(part)
+        return cls(image, part if is_plain else None, background_of(small))
 
     def place(self, rng: np.random.Generator) -> np.ndarray:
         """Draw a point on the part, x and y in pixels of the image, float64 (2,)."""
@@ -152,10 +142,6 @@ def shrink(image: np.ndarray, scale: float) -> np.ndarray:
         return image
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _border(image: np.ndarray) -> np.ndarray:
-    return np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
 
 
 def _extent(region: np.ndarray) -> tuple[np.ndarray, int]:

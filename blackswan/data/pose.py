@@ -7,12 +7,10 @@ the third moment chooses, so that the heavier end comes first.
 import cv2
 import numpy as np
 
+from blackswan.data.foreground import background_of, has_contrast, lies_inside, split_off
 from blackswan.parallel import memory
 
 LOOKED_AT = 1024  # pixels of the longer side; more tell the angle no better
-MIN_CONTRAST = 16  # grey levels between the part and the background
-MIN_AREA = 0.001  # of the image
-MAX_BORDER = 0.25  # of the border that the part may cover: a background goes round it
 MIN_ELONGATION = 1.2  # long axis by the short one; the angle of a rounder part is noise
 
 
@@ -68,33 +66,18 @@ def lay(image: np.ndarray, pose: np.ndarray, *, mask: bool = False) -> np.ndarra
             moved = cv2.warpAffine(image.astype(np.uint8) * 255, pose, size, flags=cv2.INTER_LINEAR)
             return moved > 0
         return cv2.warpAffine(
-            image, pose, size, flags=cv2.INTER_LINEAR, borderValue=_background(image).tolist()
+            image, pose, size, flags=cv2.INTER_LINEAR, borderValue=background_of(image).tolist()
         )
 
 
 def _find_part(image: np.ndarray) -> np.ndarray | None:
     """Return where the largest thing is, bool (H, W), that differs from the background."""
-    difference = cv2.absdiff(image, np.broadcast_to(_background(image), image.shape)).max(2)
-    difference = cv2.medianBlur(difference, 5)
-    _, above = cv2.threshold(difference, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(above)
-    inside = above.astype(np.bool_)
-    if len(statistics) < 2 or inside.all():
+    difference, above = split_off(image)
+    if not has_contrast(difference, above):
         return None
-    if difference[inside].mean() - difference[~inside].mean() < MIN_CONTRAST:
-        return None
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(above.view(np.uint8))
     part = labels == 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
-    is_large = part.mean() >= MIN_AREA
-    return part if is_large and _border(part).mean() <= MAX_BORDER else None
-
-
-def _background(image: np.ndarray) -> np.ndarray:
-    """Return the median colour of the border, uint8 (3,)."""
-    return np.median(_border(image), axis=0).astype(np.uint8)
-
-
-def _border(image: np.ndarray) -> np.ndarray:
-    return np.concatenate([image[0], image[-1], image[1:-1, 0], image[1:-1, -1]])
+    return part if lies_inside(part) else None
 
 
 def _matrix(points: np.ndarray, along: np.ndarray, size: tuple[int, int]) -> np.ndarray:
