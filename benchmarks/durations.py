@@ -2,8 +2,8 @@
 
 Clones HEAD with an empty home (so nothing is cached but what a package index serves), times the
 commands and writes benchmarks/durations.json; `make readme` puts them into the README. Nothing else
-may run meanwhile. What came out of the swan and of the photos is kept too, in blackswan_clip.json
-and photos.json. `--only NAME` times one section anew; those that it needs must be named as well.
+may run meanwhile. What came out of the swan is kept too, in blackswan_clip.json. `--only NAME`
+times one section anew; those that it needs must be named as well.
 `python benchmarks/durations.py`
 """
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/durations.json"
 SHARED = (ROOT / "../shared/data").resolve()  # optional real data
 SWAN, ALIENS = SHARED / "video/blackswan.mp4", SHARED / "folder/aliens"
-KEPT = {"the black swan": "blackswan_clip.json", "118 photos": "photos.json"}
+KEPT = {"the black swan": "blackswan_clip.json"}
 SECTIONS = {  # in the order in which they are run, each on what the ones before have left
     "set-up": "make .venv/.core",
     "make repro": "make repro",
