@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blackswan.detectors.maps import to_maps
 from blackswan.errors import InputError
 
 LOSSES = "losses.csv"  # of a model that learnt step by step: epoch or step, then a column a curve
@@ -73,12 +72,16 @@ class Scores:
         cls, patch_scores: np.ndarray, size: tuple[int, int], smoothing: float = 0, box: int = 1
     ) -> "Scores":
         """Score each image by the peak of its map."""
+        from blackswan.detectors.maps import to_maps  # torch, which takes seconds to import
+
         peaks = to_maps(patch_scores, size, smoothing, box).max(axis=(1, 2))
         return cls(peaks, patch_scores, size, smoothing, box)
 
     @cached_property
     def anomaly_maps(self) -> np.ndarray:
         """Return the maps (N, H, W), float32."""
+        from blackswan.detectors.maps import to_maps
+
         return to_maps(self.patch_scores, self.size, self.smoothing, self.box)
 
 

@@ -5,7 +5,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -48,6 +47,8 @@ def _enlarging(patches: int, pixels: int, smoothing: float) -> Tensor:
         0
     ]  # (patches, pixels)
     if smoothing > 0:
+        from scipy.ndimage import gaussian_filter1d  # takes half a second to import
+
         blurred = gaussian_filter1d(enlarged.numpy(), smoothing * pixels, axis=1, mode="reflect")
         enlarged = torch.from_numpy(blurred)
     return enlarged.T.float().contiguous()

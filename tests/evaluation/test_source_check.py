@@ -1,5 +1,8 @@
 """What is said of a source in seconds is what the stages would find in it."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -28,6 +31,15 @@ def said(path, params=PARAMS):
     except InputError as error:
         return lines, str(error)
     return lines, ""
+
+
+def test_what_the_source_itself_is_refused_for_takes_no_torch():
+    """It takes seconds to import, and a wrong folder should be named at once."""
+    code = (
+        "import sys, blackswan.cli, blackswan.evaluation.source_check\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_source_that_has_all_it_needs(tmp_path):
