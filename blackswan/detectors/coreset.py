@@ -96,7 +96,11 @@ class _Greedy:
 
     def __init__(self, points: Rows, picks: int, given: Tensor) -> None:
         self.points = points  # (N, D)
-        self.norms = torch.cat([_squares(block) for block in points.blocks()])
+        # Filled, not joined: small results that stay would pin the memory of their blocks.
+        self.norms, begin = torch.empty(points.shape[0]), 0
+        for block in points.blocks():
+            self.norms[begin : begin + len(block)] = _squares(block)
+            begin += len(block)
         # Those that are given, then the picks; of the rest of these rows nothing is known yet.
         self.centres = torch.empty(len(given) + picks, points.shape[1])
         self.centres[: len(given)] = given
