@@ -55,19 +55,17 @@ class Tracker:
         """Begin; raises InputError where a store is named and does not answer."""
         self.name, self.begin = name, _now()
         self.client: Any = None
-        if os.environ.get(STORE):
-            self.client = _client()
-            self.experiment = _experiment(self.client)
+        # accelerate runs a script once per device
+        if os.environ.get(STORE) and os.environ.get("RANK", "0") == "0":
+            self.client, self.experiment = _open()
 
     def record(self, record: Record) -> None:
         """Write the run. Where the store fails by now, a line says so and no stage ends by it."""
         if self.client is None:
             return
-        from mlflow.exceptions import MlflowException
-
         try:
             self._write(record)
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # of whatever kind the store raises
             print(
                 f"MLflow has no run of {self.name} ({cause(error)}); its files are whole, and "
                 "`dvc repro --force --single-item` of its stage runs it again",
@@ -75,8 +73,6 @@ class Tracker:
             )
 
     def _write(self, record: Record) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
         tags = {
             "mlflow.runName": self.name,
             "mlflow.source.type": "LOCAL",
@@ -90,7 +86,18 @@ class Tracker:
         if parent:
             tags["mlflow.parentRunId"] = parent
         created = self.client.create_run(self.experiment, start_time=self.begin)
-        identity, now = created.info.run_id, _now()
+        try:
+            self._fill(created.info.run_id, record, tags)
+        except Exception:
+            self.client.delete_run(created.info.run_id)  # half of one would mislead
+            raise
+        if parent:
+            self.client.set_terminated(parent, "FINISHED")
+
+    def _fill(self, identity: str, record: Record, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = _now()
         params = [Param(_key(key), text[:LONGEST]) for key, text in _texts(record.params)]
         metrics = [Metric(_key(key), value, now, 0) for key, value in numbers(record.metrics or {})]
         metrics += [
@@ -108,8 +115,6 @@ class Tracker:
             elif path.exists():
                 self.client.log_artifact(identity, str(path))
         self.client.set_terminated(identity, "FINISHED")
-        if parent:
-            self.client.set_terminated(parent, "FINISHED")
 
     def _parent(self) -> str | None:
         """Return the run of the `dvc repro` that this stage is part of, made where it is new."""
@@ -153,7 +158,8 @@ def _key(name: str) -> str:
     return NOT_IN_KEYS.sub("_", name)[:LONGEST_KEY]
 
 
-def _client() -> Any:  # noqa: ANN401
+def _open() -> tuple[Any, str]:
+    """Return a client and the id of the experiment, made where it is new."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
@@ -162,22 +168,22 @@ def _client() -> Any:  # noqa: ANN401
         raise InputError(
             f"{STORE} is set and MLflow is not installed; `pip install -e .[mlflow]`, or unset it"
         ) from None
-    return MlflowClient()
-
-
-def _experiment(client: Any) -> str:  # noqa: ANN401
-    """Return the id of the experiment, made where it is new."""
-    from mlflow.exceptions import MlflowException
-
     name = os.environ.get(EXPERIMENT) or "blackswan"
     try:
+        client = MlflowClient()
         found = client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else client.create_experiment(name))
-    except (MlflowException, OSError) as error:
+        identity = found.experiment_id if found else client.create_experiment(name)
+    except Exception as error:  # each kind of store raises its own
         raise InputError(
             f"the store of {STORE} does not answer or has no experiment {name} ({cause(error)}); "
-            f"start it, mend the variable, or unset it to run without MLflow"
+            "start it, mend the variable, or unset it to run without MLflow"
         ) from None
+    if found and found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the experiment {name} of {STORE} was deleted; restore it, or name another by "
+            f"{EXPERIMENT}"
+        )
+    return client, str(identity)
 
 
 def _dvc_process() -> psutil.Process | None:

@@ -138,6 +138,34 @@ def test_a_store_that_is_down_is_named_before_any_work_and_no_secret_with_it(mon
 
 
 @pytest.mark.slow
+def test_what_is_no_store_is_named(monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv(runs.STORE, "foo://bar")
+    with pytest.raises(InputError, match="the store of MLFLOW_TRACKING_URI does not answer"):
+        Tracker("fit_detector padim")
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_is_named(store):
+    Tracker("a").record(Record(params={}))
+    client, [run] = store()
+    client.delete_experiment(run.info.experiment_id)
+    with pytest.raises(InputError, match="the experiment blackswan of .* was deleted; restore it"):
+        Tracker("a")
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_filled_is_taken_back(store, capsys, monkeypatch):
+    def fail(curves):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(runs, "_points", fail)
+    Tracker("a").record(Record(params={}))
+    assert "MLflow has no run of a (broken)" in capsys.readouterr().err
+    assert store()[1] == []
+
+
+@pytest.mark.slow
 def test_a_store_that_fails_at_the_end_ends_no_stage(store, capsys, monkeypatch, tmp_path):
     def fail(path):
         raise OSError("gone")
