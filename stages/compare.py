@@ -151,9 +151,7 @@ def main() -> None:
     with replace_file(REPORT) as file:
         file.write_text(page, encoding="utf-8")
     with replace_file(LEADERBOARD) as file:
-        tables = ranking.rank_detectors(results)
-        rows = [row for table in tables.values() for row in table]
-        pd.DataFrame(rows, columns=ranking.COLUMNS).to_csv(file, index=False, float_format="%.6g")
+        ranking.leaderboard(results).to_csv(file, index=False, float_format="%.6g")
     summary = ranking.summarise(results)
     write_json(SUMMARY, summary)
     tracker.record(

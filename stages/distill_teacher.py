@@ -11,7 +11,6 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from blackswan.data.dataset import Split
 from blackswan.data.files import list_images
-from blackswan.data.images import decode_image, read_image, write_png
+from blackswan.data.images import decode_image, read_image
 from blackswan.errors import InputError, run
 from blackswan.networks import (
     backbones,
@@ -45,7 +44,6 @@ WEIGHTS = Path("data/weights")
 CHECKPOINTS = Path("data/checkpoints")
 
 NORMALISATION_VIEWS = 1000  # at most; 10000 in the paper, which has all of ImageNet
-PHOTO_SIDE = 512  # pixels, the longer side of a photo that is kept for the students
 
 
 class Params(Section):
@@ -138,15 +136,6 @@ def _normal_image(split: Split, index: int) -> np.ndarray:
     return decode_image(split[index].image)
 
 
-def _kept(photo: np.ndarray) -> np.ndarray:
-    """Return a photo no larger than the students need it."""
-    scale = PHOTO_SIDE / max(photo.shape[:2])
-    if scale >= 1:
-        return photo
-    width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
-    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-
-
 def main() -> None:
     """Distil one teacher, then write it with the photos that its students will need."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,8 +149,7 @@ def main() -> None:
     with replace_folder(WEIGHTS / name) as folder:
         note = {"backbone": params.backbone, "layers": params.layers, "images": origin}
         pdn.save_teacher(folder, teacher, backbone.mean, backbone.std, note)
-        for photo in photos:
-            write_png(folder / pdn.PHOTOS / f"{photo}.png", _kept(photos[photo]))
+        pdn.save_photos(folder, photos)
         (folder / "losses.csv").write_text(training.curve(losses), encoding="utf-8")
     remove(CHECKPOINTS / name)
     tracker.record(

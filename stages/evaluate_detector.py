@@ -9,21 +9,19 @@ import argparse
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from blackswan.data.dataset import Split
 from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
-from blackswan.evaluation import metrics
 from blackswan.evaluation.calibration import with_source
 from blackswan.evaluation.model import Facts, Scale, fingerprint, save
-from blackswan.evaluation.ranking import MAIN, group_count, interval
+from blackswan.evaluation.ranking import group_count, interval
+from blackswan.evaluation.results import measure, write_curves
 from blackswan.evaluation.scoring import (
     Calibration,
     Params,
-    ScoredSplit,
     read_calibration,
     score_test,
 )
@@ -61,43 +59,6 @@ def does_it_hold(calibrated: Calibration, test: pd.DataFrame, params: Params) ->
     """Judge the threshold by the normal images of `test`, which has flagged beside its facts."""
     normals = with_source(test[test.label == 0])
     return judge(calibrated.left_out, normals, params.alpha)
-
-
-def measure(found: ScoredSplit, threshold: float, params: Params) -> dict[str, Any]:
-    """Return the metrics of the main table, with those of the unseen generators and each defect."""
-    tables: dict[str, Any] = {}
-    for name, pixels in found.pixels.items():
-        images = found.images[(found.images.table == name) | (found.images.label == 0)]
-        labels, scores = images.label.to_numpy(), images.image_score.to_numpy()
-        tables[name] = metrics.image_metrics(labels, scores, threshold, images.group)
-        tables[name] |= pixels.compute()
-        if found.probabilities:
-            error = metrics.expected_calibration_error(labels, scores, params.calibration_bins)
-            tables[name]["expected_calibration_error"] = error
-    main = found.images[found.images.table == MAIN]
-    defects = metrics.defect_table(
-        main.defect.tolist(), main.label.to_numpy(), main.image_score.to_numpy(), threshold
-    )
-    return {**tables.pop(MAIN), "unseen": tables, "defects": defects}
-
-
-def write_curves(found: ScoredSplit, bins: int, folder: Path) -> None:
-    """Write the ROC, precision-recall, PRO and reliability curves of the main table.
-
-    A curve that is not defined has no rows: DVC expects each of them.
-    """
-    main = found.images[found.images.table == MAIN]
-    labels, scores = main.label.to_numpy(), main.image_score.to_numpy()
-    curves = {
-        "roc": metrics.roc_points(labels, scores),
-        "precision_recall": metrics.precision_recall_points(labels, scores),
-        "pro": found.pixels[MAIN].pro_points(),
-        "reliability": metrics.reliability_curve(labels, scores, bins)
-        if found.probabilities
-        else pd.DataFrame(columns=["low", "high", "n", "probability", "frequency"]),
-    }
-    for name, points in curves.items():
-        points.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
 def main() -> None:
@@ -150,7 +111,7 @@ def main() -> None:
         write_curves(found, params.calibration_bins, curves)
         if (MODELS / name / LOSSES).exists():
             shutil.copyfile(MODELS / name / LOSSES, scores / LOSSES)
-        result = measure(found, threshold, params) | {
+        result = measure(found, threshold, params.calibration_bins) | {
             "heatmap": scale,
             "threshold_from": source,
             "verdict": held.verdict,

@@ -56,6 +56,12 @@ SUMMARISED = [
 Row = dict[str, Any]
 
 
+def leaderboard(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows of all tables, with COLUMNS."""
+    rows = [row for table in rank_detectors(results).values() for row in table]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def rank_detectors(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Row]]:
     """Return the rows of each table, main first, best first, by image AUROC and then pixel AUROC.
 

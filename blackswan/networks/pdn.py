@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from blackswan.data.files import list_images
-from blackswan.data.images import read_image
+from blackswan.data.images import read_image, write_png
 from blackswan.errors import InputError, cause, shown
 from blackswan.outputs import write_json
 
 Size = Literal["S", "M"]
 MODEL, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 PHOTOS = "photos"  # what lies beside a teacher: natural images that show nothing of the normal ones
+PHOTO_SIDE = 512  # pixels, the longer side of such a photo at most
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 SMALLEST_VIEW = 0.5  # of the shorter side; smaller views of the sample photos are mere blur
 
@@ -152,6 +154,16 @@ def load_teacher(folder: Path) -> Pdn:
             "`dvc repro -f distill_teacher`"
         ) from None
     return teacher.eval().requires_grad_(False)
+
+
+def save_photos(folder: Path, photos: Mapping[str, np.ndarray]) -> None:
+    """Write photos, uint8 (H, W, 3), beside a teacher, no larger than its students need them."""
+    for name, photo in photos.items():
+        scale = PHOTO_SIDE / max(photo.shape[:2])
+        if scale < 1:
+            width, height = (max(1, round(side * scale)) for side in photo.shape[1::-1])
+            photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        write_png(folder / PHOTOS / f"{name}.png", photo)
 
 
 def load_photos(folder: Path) -> list[np.ndarray]:
