@@ -40,6 +40,16 @@ def stored_maps(project, paths):
     return np.stack([read_map(project.root / SCORES / "maps.parquet", path) for path in paths])
 
 
+def maps_of_padim(project):
+    """Fit, judge and compare padim and the baseline; return what is stored of padim's maps."""
+    for stage in ("fit_detector", "evaluate_detector"):
+        project.run(stage, "padim")
+    project.run("fit_baseline")
+    project.run("evaluate_detector", NAME)
+    project.run("compare")
+    return pd.read_parquet(project.root / "data/scores/padim/maps.parquet")
+
+
 def test_files(finished):
     written = [*finished.outputs(SCORES, CURVES), *finished.outputs("metrics/detectors")]
     assert sorted(written) == sorted(
@@ -315,12 +325,7 @@ def test_a_tall_source_is_judged_in_its_own_shape(tiny_project):
         build_dataset__image_size=tall, detectors__padim__image_size=[56, 28],
     )  # fmt: skip
     tiny_project.run_chain()
-    for stage in ("fit_detector", "evaluate_detector"):
-        tiny_project.run(stage, "padim")
-    tiny_project.run("fit_baseline")
-    tiny_project.run("evaluate_detector", NAME)
-    tiny_project.run("compare")
-    maps = pd.read_parquet(tiny_project.root / "data/scores/padim/maps.parquet")
+    maps = maps_of_padim(tiny_project)
     assert set(zip(maps.height, maps.width, strict=True)) == {(64, 32)}
     model = blackswan.load(tiny_project.root / "data/detectors/padim")
     assert model.detector.backbone.grids == [(4, 2), (4, 2)]
@@ -341,12 +346,7 @@ def test_a_source_of_several_shapes_is_judged_without_stretching(tiny_project, m
     tiny_project.run_chain()
     assert "set it to [64, 64]" in tiny_project.refuse("fit_detector", "padim")
     tiny_project.set(detectors__padim__image_size=56)
-    for stage in ("fit_detector", "evaluate_detector"):
-        tiny_project.run(stage, "padim")
-    tiny_project.run("fit_baseline")
-    tiny_project.run("evaluate_detector", NAME)
-    tiny_project.run("compare")
-    maps = pd.read_parquet(tiny_project.root / "data/scores/padim/maps.parquet")
+    maps = maps_of_padim(tiny_project)
     assert set(zip(maps.height, maps.width, strict=True)) == {(64, 64), (64, 48)}
     assert set(zip(maps["rows"], maps["columns"], strict=True)) == {(4, 4), (4, 3)}
     table = pd.read_parquet(tiny_project.root / "data/scores/padim/scores.parquet")
