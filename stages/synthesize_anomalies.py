@@ -7,6 +7,7 @@ workers changes a byte. `dvc repro synthesize_anomalies`
 """
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -109,7 +110,7 @@ def _lender(frame: Frame, by_group: list[Frame], rng: np.random.Generator) -> Fr
 
 
 def make(job: Job, params: Params, folder: Path) -> Frame | None:
-    """Write one anomalous image and its mask; None where the frame is too flat for it."""
+    """Write one anomalous image and its mask; None where the frame is too flat or too small."""
     lent = None
     if job.lender is not None:
         lent = synthesis.to_lend(read_image(FRAMES / job.lender.image))
@@ -151,9 +152,13 @@ def main() -> None:
                 "are they all one colour?"
             )
         write_index(folder / "index.csv", made)
+    missing = Counter[str](job.generator for job in jobs) - Counter(
+        record.defect for record in made
+    )
+    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(missing.items())) or "none"
     print(
         f"{len(made)} anomalous images from {len(frames)} frames; "
-        f"{len(jobs) - len(made)} left out as too flat"
+        f"left out, for the frame is too flat or too small: {left_out}"
     )
 
 

@@ -66,7 +66,8 @@ def test_the_number_of_workers_changes_no_byte(tiny_project, monkeypatch, cores)
     made = records(tiny_project)
     frames = len({record.source for record in made})
     assert printed == (
-        f"{len(made)} anomalous images from {frames} frames; 0 left out as too flat\n"
+        f"{len(made)} anomalous images from {frames} frames; "
+        "left out, for the frame is too flat or too small: none\n"
     )
 
 
@@ -199,7 +200,7 @@ def test_flat_frames_are_left_out_and_all_flat_frames_refused(tiny_project):
     images = sorted((tiny_project.root / "data/frames/images/clip").iterdir())
     flat = read_image(images[0]) * 0 + 90
     write_png(images[0], flat)
-    assert "; 1 left out as too flat" in tiny_project.run("synthesize_anomalies")
+    assert "too small: 1 gaussian_blur" in tiny_project.run("synthesize_anomalies")
     for path in images:
         write_png(path, flat)
     message = tiny_project.refuse("synthesize_anomalies")
