@@ -113,7 +113,7 @@ def write_zeros(path: Path, bits: int, interlaced: bool) -> None:
 
 
 def memory(field: str) -> int:
-    """Return VmRSS (now) or VmHWM (most so far) of this process, bytes.
+    """Return VmRSS (now), RssAnon (now, without files) or VmHWM (most so far) of this process.
 
     Not ru_maxrss, which a child takes over from its parent.
     """
