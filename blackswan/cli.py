@@ -1,6 +1,7 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Each command calls `explained`, before Typer makes its own words of an interruption.
+Then `register`, `endpoint` and `invoke` bring a model to others, by MLflow. Each command calls
+`explained`, before Typer makes its own words of an interruption.
 """
 
 import shutil
@@ -19,11 +20,14 @@ from blackswan.evaluation import source_check
 from blackswan.evaluation.model import load
 from blackswan.params import PARAMS, load_section
 from blackswan.reporting.verdicts import (
+    Judge,
     list_source,
     open_images,
     state_of,
     write_verdicts,
 )
+
+METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,6 +50,49 @@ def score(
     The same command again goes on where a run was killed.
     """
     explained(lambda: _score(model, source, out, every_n_seconds, gallery))
+
+
+@app.command()
+def register(
+    model: Annotated[Path, typer.Argument(help="folder of a model, such as data/detectors/padim")],
+    name: Annotated[str, typer.Option(help="catalog.schema.model in Unity Catalog")] = "blackswan",
+    new_test: Annotated[
+        bool, typer.Option(help="though the champion was tested on other images")
+    ] = False,
+) -> None:
+    """Make a model of `dvc repro` a version in MLflow, and the champion if `register.gate` holds.
+
+    The store is that of MLFLOW_TRACKING_URI, by default the file mlflow.db.
+    """
+    explained(lambda: _register(model, name, new_test))
+
+
+@app.command()
+def endpoint(
+    model: Annotated[str, typer.Argument(help="URI of MLflow")] = "models:/blackswan@champion",
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
+) -> None:
+    """Serve a registered model by MLflow's scoring server, with the contract of Databricks."""
+    explained(lambda: _endpoint(model, host, port))
+
+
+@app.command()
+def invoke(
+    url: Annotated[str, typer.Argument(help="of an endpoint, of MLflow or Databricks")],
+    source: Annotated[Path, typer.Argument(help="a video, or a folder of videos or photos")],
+    out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
+    verify: Annotated[
+        Path | None, typer.Option(help="folder of a model that must give the same scores")
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="requests at a time")] = 4,
+    every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
+) -> None:
+    """Judge new images by an endpoint: the same files as `blackswan score` writes.
+
+    A token is read from DATABRICKS_TOKEN, or by the Databricks SDK.
+    """
+    explained(lambda: _invoke(url, source, out, verify, parallel, every_n_seconds))
 
 
 @app.command()
@@ -87,19 +134,84 @@ def _changed_params(changes: list[str]) -> Iterator[Path]:
 
 
 def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:
-    if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
-        raise InputError(f"{out} lies in {source}, which is scored; name another folder with --out")
-    judge, files = load(model), list_source(source)
-    sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
+    judge, files = load(model), _files_to_score(source, out)
     facts = {
         "detector": judge.facts.detector,
         "alpha": f"{judge.facts.alpha:g}",
         "threshold": repr(judge.facts.threshold),
         "data_sha256": judge.facts.data_sha256,
+    }
+    bit_depth = judge.facts.preprocessing.bit_depth
+    _write(judge, source, files, out, facts, every_n_seconds, bit_depth, gallery=gallery)
+
+
+def _files_to_score(source: Path, out: Path) -> list[Path]:
+    if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
+        raise InputError(f"{out} lies in {source}, which is scored; name another folder with --out")
+    return list_source(source)
+
+
+def _write(
+    judge: Judge,
+    source: Path,
+    files: list[Path],
+    out: Path,
+    facts: dict[str, str],
+    every_n_seconds: float,
+    bit_depth: int,
+    *,
+    gallery: bool = False,
+) -> None:
+    sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
+    facts = facts | {
         "source": source.name,
         "source_state": state_of(files),
         "every_n_seconds": f"{every_n_seconds:g}",
     }
-    images = open_images(source, files, sampling, judge.facts.preprocessing.bit_depth)
+    images = open_images(source, files, sampling, bit_depth)
     found = write_verdicts(judge, images, out, facts, page=gallery)
     print(f"{found.anomalous} of {found.images} images flagged; see {out}")
+
+
+def _register(model: Path, name: str, new_test: bool) -> None:
+    from blackswan.evaluation import gate
+    from blackswan.tracking import registry
+
+    params = load_section(gate.Params, "register.gate")
+    facts = load(model).facts
+    tested = registry.read_tested(facts, METRICS, SCORES, DATASET)
+    outcome = registry.register(model, name, tested, params, new_test=new_test)
+    print(f"{name} version {outcome.version}: {'new' if outcome.is_new else 'registered before'}")
+    for condition in outcome.conditions:
+        print(f"  {condition}")
+    if not outcome.passed:
+        champion = f"version {outcome.champion}" if outcome.champion else "no version"
+        failed = "; ".join(str(each) for each in outcome.conditions if not each.holds)
+        raise InputError(
+            f"the gate keeps {name} version {outcome.version} from being champion, which "
+            f"{champion} stays ({failed}); mend the model, or register.gate in {PARAMS}"
+        )
+    print(f"{name} version {outcome.version} is the champion")
+
+
+def _endpoint(model: str, host: str, port: int) -> None:
+    from blackswan.tracking.endpoint import serve
+
+    serve(model, host, port)
+
+
+def _invoke(
+    url: str, source: Path, out: Path, verify: Path | None, parallel: int, every_n_seconds: float
+) -> None:
+    from blackswan.tracking.client import Endpoint
+
+    files = _files_to_score(source, out)
+    local = load(verify) if verify else None
+    judge = Endpoint(url, local, parallel)
+    facts = {"endpoint": judge.url, "verified_by": verify.name if verify else ""}
+    if local:
+        facts |= {"threshold": repr(local.facts.threshold), "data_sha256": local.facts.data_sha256}
+    bit_depth = local.facts.preprocessing.bit_depth if local else 16
+    _write(judge, source, files, out, facts, every_n_seconds, bit_depth)
+    if local:
+        print(f"every score is that of {verify}")

@@ -22,6 +22,11 @@ import yaml
 from PIL import Image
 from tiny_weights import write_weights
 
+from blackswan.data.images import write_png
+from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.detectors import median_residual
+from blackswan.evaluation.model import Facts, Model, Scale
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -160,6 +165,33 @@ def draw_part(rng, defect=None, size=32):
         mask[y : y + 5, x : x + {"scratch": 9, "hole": 5, "stain": 3}[defect]] = 255
         image[mask > 0] = {"scratch": 255, "hole": 0, "stain": 220}[defect]
     return image, mask
+
+
+def make_model(size=16):
+    """A complete model of the baseline, whose threshold is 5."""
+    facts = Facts(
+        detector="median_residual",
+        alpha=0.2,
+        threshold=5.0,
+        threshold_from="4 images",
+        heatmap=Scale(threshold=1, top=20),
+        preprocessing=Preprocessing(steps=[Step(crop="none", size=size)]),
+        data_sha256="0" * 64,
+    )
+    detector = median_residual.Detector(median_residual.Params(kernel=3, blur=3))
+    return Model(detector, facts, [np.array([1, 2, 3, 4])])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten flat photos, of which the fourth and the eighth have specks."""
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        image = np.full((16, 16, 3), 100, np.uint8)
+        if number in (3, 7):
+            image[rng.integers(4, 12, 6), rng.integers(4, 12, 6)] = 255
+        write_png(tmp_path / f"parts/{number % 2}/{number}.png", image)
+    return tmp_path / "parts"
 
 
 @pytest.fixture(scope="session")

@@ -66,12 +66,25 @@ def write_certificate(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(answer: Callable[[str], Answer], certificate: Path | None = None) -> Iterator[str]:
-    """Serve what `answer` makes of a path, over TLS where there is a certificate; yield the URL."""
+def serving(
+    answer: Callable[[str], Answer] | None = None,
+    certificate: Path | None = None,
+    answer_post: Callable[[bytes, dict[str, str]], Answer] | None = None,
+) -> Iterator[str]:
+    """Serve what `answer` makes of a path, over TLS where there is a certificate; yield the URL.
+
+    `answer_post` makes an answer of the body and the headers of a POST.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, headers, body = answer(self.path)
+            self.answer(*answer(self.path))
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(*answer_post(content, dict(self.headers)))
+
+        def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
             for key, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(key, value)
@@ -82,11 +95,12 @@ def serving(answer: Callable[[str], Answer], certificate: Path | None = None) ->
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # a client that gave up is no fault
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

@@ -414,5 +414,5 @@ def test_a_script_does_nothing_on_import(script):
 
 
 def test_the_library_knows_no_pipeline_path():
-    for path in (ROOT / "blackswan").rglob("*.py"):
+    for path in {*(ROOT / "blackswan").rglob("*.py")} - {ROOT / "blackswan/cli.py"}:
         assert list(paths(ast.parse(path.read_text()))) == [], path

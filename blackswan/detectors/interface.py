@@ -66,6 +66,7 @@ class Scores:
     smoothing: float = 0  # of the maps, fraction of their sides
     box: int = 1  # side of the box that averages the patch scores
     probabilities: bool = False  # the image scores are probabilities of being anomalous
+    logits: np.ndarray | None = None  # (N, 2) float32 of normal and anomalous, which these are of
 
     @classmethod
     def of_peaks(

@@ -221,7 +221,10 @@ class Detector:
         image_scores = logits.softmax(dim=1)[:, 1].numpy()
         rows, columns = self.inputs.grid(images[0].shape)
         patch_scores = patch_logits.sigmoid().numpy()[:, :rows, :columns]  # (N, h, w)
-        return Scores(image_scores, patch_scores, images[0].shape[:2], probabilities=True)
+        return Scores(
+            image_scores, patch_scores, images[0].shape[:2], probabilities=True,
+            logits=logits.numpy(),
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""

@@ -58,6 +58,7 @@ class Verdicts:
     anomaly_maps: list[np.ndarray]  # (H, W) float32 each, of the size of the prepared image
     threshold: float
     probabilities: bool  # the image scores are probabilities
+    logits: np.ndarray | None = None  # (N, 2) of normal and anomalous, which these are of
 
 
 class Model:
@@ -82,6 +83,7 @@ class Model:
             for batch in of_one_size(images, len(images), lambda image: image)
         ]
         image_scores = np.concatenate([part.image_scores for part in found])
+        logits = [part.logits for part in found if part.logits is not None]
         return Verdicts(
             image_scores,
             largest_p_values(image_scores, self.normal_scores, self.facts.alpha),
@@ -89,6 +91,7 @@ class Model:
             [anomaly_map for part in found for anomaly_map in part.anomaly_maps],
             self.facts.threshold,
             found[0].probabilities,
+            np.concatenate(logits) if logits else None,
         )
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -26,7 +25,7 @@ from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources import video
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Model
+from blackswan.evaluation.model import Model, Verdicts
 from blackswan.outputs import replace_file
 from blackswan.parallel import parallel_map
 from blackswan.reporting import formats
@@ -52,6 +51,19 @@ SCHEMA = pa.schema(
         ("verdict", pa.string()),  # normal, anomalous
     ]
 )
+
+
+class Remote(Protocol):
+    """What scores images elsewhere, by their files."""
+
+    def read(self, item: SourceImage) -> Any:  # noqa: ANN401 - what `score_prepared` takes
+        """Return an image of a source, ready to be scored."""
+
+    def score_prepared(self, images: Sequence[Any]) -> Verdicts:
+        """Judge images that `read` returned."""
+
+
+Judge = Model | Remote
 
 
 @dataclass(frozen=True)
@@ -116,11 +128,12 @@ def state_of(files: list[Path]) -> str:
 
 
 def write_verdicts(
-    model: Model, images: Iterable[SourceImage], folder: Path, run: dict[str, str], *, page: bool
+    judge: Judge, images: Iterable[SourceImage], folder: Path, run: dict[str, str], *, page: bool
 ) -> Summary:
     """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
 
-    `run` says what is scored by what; raises InputError where the folder holds another run.
+    `run` says what is scored by what; raises InputError where the folder holds another run. A page
+    needs a Model.
     """
     _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
@@ -128,8 +141,8 @@ def write_verdicts(
         rest = _not_scored(images, done)
         bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
         with bar:
-            for number, items in enumerate(_batched(_prepared(model, rest), PART), start=len(done)):
-                table = _score(model, items, folder if page else None)
+            for number, items in enumerate(_batched(_prepared(judge, rest), PART), start=len(done)):
+                table = _score(judge, items, folder if page else None)
                 with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
                     pq.write_table(table, partial)
                 bar.update(len(items))
@@ -172,20 +185,20 @@ def _not_scored(images: Iterable[SourceImage], parts: Sequence[Path]) -> Iterato
     yield from images
 
 
-def _prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, np.ndarray]]:
-    def prepare(item: SourceImage) -> tuple[Frame, np.ndarray]:
-        return item.frame, model.prepare(item.read()[0])
+def _prepared(judge: Judge, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, Any]]:
+    def read(item: SourceImage) -> tuple[Frame, Any]:
+        if isinstance(judge, Model):
+            return item.frame, judge.prepare(item.read()[0])
+        return item.frame, judge.read(item)
 
-    return parallel_map(prepare, images)
+    return parallel_map(read, images)
 
 
-def _score(
-    model: Model, items: Sequence[tuple[Frame, np.ndarray]], pictures: Path | None
-) -> pa.Table:
+def _score(judge: Judge, items: Sequence[tuple[Frame, Any]], pictures: Path | None) -> pa.Table:
     """Score one part, with an overlay of each image that is flagged where `pictures` is given."""
     rows = []
     for batch in _batched(items, BATCH):
-        found = model.score_prepared([image for _, image in batch])
+        found = judge.score_prepared([image for _, image in batch])
         for (frame, image), score, p_value, flagged, anomaly_map in zip(
             batch, found.image_scores, found.p_values, found.flagged, found.anomaly_maps,
             strict=True,
@@ -193,7 +206,8 @@ def _score(
             verdict = "anomalous" if flagged else "normal"
             rows.append((frame.image, frame.timestamp_s, score, p_value, found.threshold, verdict))
             if pictures is not None and flagged:
-                scale = HeatmapScale(**model.facts.heatmap.model_dump())
+                assert isinstance(judge, Model), "who draws has the maps"
+                scale = HeatmapScale(**judge.facts.heatmap.model_dump())
                 write_png(_overlay_of(pictures, frame.image), overlay(image, anomaly_map, scale))
     schema = SCHEMA.with_metadata(PROBABILITIES if found.probabilities else None)
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema)

@@ -27,6 +27,7 @@ STORE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # a path on Databricks, such as /Shared/blackswan
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
@@ -57,7 +58,7 @@ class Tracker:
         self.client: Any = None
         # accelerate runs a script once per device
         if os.environ.get(STORE) and os.environ.get("RANK", "0") == "0":
-            self.client, self.experiment = _open()
+            self.client, self.experiment = open_store()
 
     def record(self, record: Record) -> None:
         """Write the run. Where the store fails by now, a line says so and no stage ends by it."""
@@ -158,8 +159,8 @@ def _key(name: str) -> str:
     return NOT_IN_KEYS.sub("_", name)[:LONGEST_KEY]
 
 
-def _open() -> tuple[Any, str]:
-    """Return a client and the id of the experiment, made where it is new."""
+def open_store() -> tuple[Any, str]:
+    """Return a client of the store and the id of the experiment, made where it is new."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:

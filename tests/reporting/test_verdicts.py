@@ -3,16 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_clip
+from conftest import draw_clip, make_model
 from PIL import Image
 
 from blackswan.data.images import write_png
-from blackswan.data.preprocessing import Preprocessing, Step
 from blackswan.data.sources.video import Sampling
-from blackswan.detectors import median_residual
 from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Facts, Model, Scale
+from blackswan.evaluation.model import Model
 from blackswan.reporting import verdicts
 from blackswan.reporting.verdicts import (
     Summary,
@@ -24,32 +22,6 @@ from blackswan.reporting.verdicts import (
 
 ALL = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
 RUN = {"detector": "median_residual", "alpha": "0.2", "source": "parts"}
-
-
-def make_model(size=16):
-    facts = Facts(
-        detector="median_residual",
-        alpha=0.2,
-        threshold=5.0,
-        threshold_from="4 images",
-        heatmap=Scale(threshold=1, top=20),
-        preprocessing=Preprocessing(steps=[Step(crop="none", size=size)]),
-        data_sha256="0" * 64,
-    )
-    detector = median_residual.Detector(median_residual.Params(kernel=3, blur=3))
-    return Model(detector, facts, [np.array([1, 2, 3, 4])])
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Ten flat photos, of which the fourth and the eighth have specks."""
-    rng = np.random.default_rng(0)
-    for number in range(10):
-        image = np.full((16, 16, 3), 100, np.uint8)
-        if number in (3, 7):
-            image[rng.integers(4, 12, 6), rng.integers(4, 12, 6)] = 255
-        write_png(tmp_path / f"parts/{number % 2}/{number}.png", image)
-    return tmp_path / "parts"
 
 
 def images_of(source):
