@@ -18,7 +18,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow clean
+.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow cloud clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ azurite-stop: $(VENV)/.core ## stop the emulator and forget it as this clone's r
 
 mlflow: $(VENV)/.mlflow ## show the runs of MLFLOW_TRACKING_URI, by default those in mlflow.db, on port 5000
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+cloud: $(VENV)/.mlflow $(VENV)/.spark ## the cloud path on this machine: Spark, registry, endpoint, client
+	python tools/cloud.py
 
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots

@@ -7,7 +7,7 @@ chapter 8).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,16 @@ LEVEL = 0.95  # one-sided, of the bound of a difference
 SCORED = ["sha256", "label", "group", "image_score"]  # columns of what `compare` takes
 
 
-class Params(Section):
-    """The conditions, all of which must hold."""
+Limit = Annotated[float, Field(ge=0, le=1)] | None
 
-    image_auroc_low: float = Field(ge=0, le=1)  # lower bound of its interval, at least
-    false_positive_rate: float = Field(ge=0, le=1)  # at most
-    expected_calibration_error: float = Field(ge=0, le=1)  # of probabilities, at most
-    worse_by: float = Field(ge=0, le=1)  # image AUROC than the champion, at most, with LEVEL
+
+class Params(Section):
+    """The conditions, all of which must hold; one that is null is not asked."""
+
+    image_auroc_low: Limit  # lower bound of its interval, at least
+    false_positive_rate: Limit  # at most
+    expected_calibration_error: Limit  # of probabilities, at most
+    worse_by: Limit  # image AUROC than the champion, at most, with LEVEL
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,15 @@ def conditions(
     `against` is the difference from the champion, why there is none to be had, or None where there
     is no champion.
     """
-    found = [
-        _auroc(metrics, params.image_auroc_low),
-        _false_alarms(metrics, params.false_positive_rate),
-        _verdict(metrics["threshold_verdict"]),
-    ]
-    if "expected_calibration_error" in metrics:
-        found.append(
-            _at_most(
-                "expected_calibration_error",
-                metrics["expected_calibration_error"],
-                params.expected_calibration_error,
-            )
-        )
-    if against is not None:
+    found = [_verdict(metrics["threshold_verdict"])]
+    if params.image_auroc_low is not None:
+        found.append(_auroc(metrics, params.image_auroc_low))
+    if params.false_positive_rate is not None:
+        found.append(_false_alarms(metrics, params.false_positive_rate))
+    error, most = "expected_calibration_error", params.expected_calibration_error
+    if error in metrics and most is not None:
+        found.append(_at_most(error, metrics[error], most))
+    if against is not None and params.worse_by is not None:
         found.append(_not_worse(against, params.worse_by))
     return found
 

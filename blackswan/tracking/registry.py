@@ -8,7 +8,6 @@ condition of the gate holds.
 import base64
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -42,8 +41,8 @@ FOLDER, TESTED = "detector", "test_scores.parquet"
 UNITY_CATALOG = "databricks-uc"
 # What scoring imports, and the server that loads it; each pinned to what is installed here.
 REQUIREMENTS = [
-    "jinja2", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "psutil", "pyarrow",
-    "pydantic", "pyyaml", "safetensors", "scikit-learn", "scipy", "torch", "tqdm", "transformers",
+    "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "psutil", "pyarrow",
+    "pydantic", "pyyaml", "safetensors", "scipy", "torch", "tqdm", "transformers",
 ]  # fmt: skip
 EXAMPLE = 64  # pixels a side, at least, of the image that shows what a request looks like
 
@@ -168,7 +167,6 @@ def champion_of(client: Any, name: str) -> str | None:  # noqa: ANN401 - of an e
 @contextmanager
 def asked(what: str) -> Iterator[None]:
     """Turn what MLflow, or the network under it, raises in the block into one sentence."""
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         yield
     except InputError:

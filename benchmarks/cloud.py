@@ -1,0 +1,269 @@
+"""What do Spark and serving cost beside the local engine and the model itself?
+
+    python benchmarks/cloud.py engines            build_dataset by both engines, over IMAGES
+    python benchmarks/cloud.py serving            requests to an endpoint, over CLIENTS
+
+Writes benchmarks/cloud.{json,png}; without arguments both.
+Engines: images of 32 pixels, no two alike, become rows of the dataset without augmentation, by the
+stage itself in a process of its own. A run on FEW images is the start; rows/s are those of the
+images beyond it, for a start is paid once. Memory is that of all processes of a run together, four
+times a second. Serving: frames of the sample clip as PNG, one in each request, by threads that
+each wait for their answer; in process, the same requests one after the other through the same
+contract, by the same number of torch threads. Ratios are of medians, side by side in one run.
+"""
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pandas as pd
+import psutil
+import yaml
+from matplotlib.figure import Figure
+from measured import record
+
+from blackswan.data.images import write_png
+from blackswan.data.preprocessing import Preprocessing, write
+from blackswan.data.records import Frame, write_index
+from blackswan.errors import InputError, run
+from blackswan.evaluation.model import load
+from blackswan.outputs import write_json
+from blackswan.parallel import available_cores
+from blackswan.tracking.contract import answer
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks/cloud.json"
+ENGINES, FEW, IMAGES, SIDE = ("local", "spark"), 100, (1000, 10_000, 50_000), 32
+CLIENTS, REQUESTS, WARM_UP = (1, 4, 16), 100, 5
+Part = dict[str, Any]
+
+
+def prepare(folder: Path, images: int) -> None:
+    """Lay out what build_dataset reads: drawn frames, their table, params."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for number in range(images):
+        clouds = rng.normal(120, 40, (5, 5, 3)).astype(np.float32)
+        image = cv2.resize(clouds, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        name = f"frames/images/{number // 1000:02d}/{number:05d}.png"
+        write_png(folder / "data" / name, np.clip(image, 0, 255).astype(np.uint8))
+        split = ("train", "train", "validation", "test")[number % 4]
+        frames.append(Frame(name, "drawn", group=str(number), split=split, label="normal"))
+    write_index(folder / "data/labels.csv", frames)
+    write(folder / "data/frames/preprocessing.json", Preprocessing(steps=[]))
+    (folder / "data/anomalies").mkdir()
+
+
+def build(folder: Path, engine: str) -> Part:
+    """Run build_dataset by one engine and return what it took."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    block = params["build_dataset"] | {"engine": engine, "image_size": SIDE, "crop": "none"}
+    block["augment"] |= {"copies": 0}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"build_dataset": block}), encoding="utf-8")
+    shutil.rmtree(folder / "data/dataset", ignore_errors=True)
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "stages/build_dataset.py")], cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with watched(process.pid) as most:
+        process.communicate()
+    if process.returncode:
+        raise InputError(f"build_dataset by {engine} failed; what it says stands above")
+    return {"seconds": round(time.perf_counter() - begin, 2), "peak_gb": round(most[0] / 1e9, 2)}
+
+
+@contextmanager
+def watched(identity: int) -> Iterator[list[int]]:
+    """Yield a list whose only number is the most memory of a process and all that it started."""
+    most, done = [0], Event()
+
+    def watch() -> None:
+        while not done.wait(0.25):
+            with suppress(psutil.Error):
+                parent = psutil.Process(identity)
+                found = 0
+                for process in (parent, *parent.children(recursive=True)):
+                    with suppress(psutil.Error):
+                        found += process.memory_info().rss
+                most[0] = max(most[0], found)
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watcher.join()
+
+
+def engines() -> Part:
+    """Return seconds, memory and rows/s of both engines."""
+    found: Part = {engine: {} for engine in ENGINES}
+    for images in (FEW, *IMAGES):
+        with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # /tmp may be memory
+            prepare(Path(name), images)
+            for engine in ENGINES:
+                row = build(Path(name), engine)
+                start = found[engine].get(str(FEW), row)["seconds"]
+                if images > FEW:
+                    row["rows_per_second"] = round((images - FEW) / (row["seconds"] - start), 1)
+                found[engine][str(images)] = row
+                print(f"{images} images, {engine}: {row}", file=sys.stderr, flush=True)
+    rates = {
+        engine: [found[engine][str(images)]["rows_per_second"] for images in IMAGES]
+        for engine in ENGINES
+    }
+    found["spark_to_local"] = {
+        str(images): round(spark / local, 3)
+        for images, local, spark in zip(IMAGES, rates["local"], rates["spark"], strict=True)
+    }
+    seconds = [found["local"][str(images)]["seconds"] for images in IMAGES]
+    found["local_exponent"] = round(float(np.polyfit(np.log(IMAGES), np.log(seconds), 1)[0]), 3)
+    return found
+
+
+def serving(model: Path) -> Part:
+    """Return requests/s and latency of an endpoint, and their ratios to the model in process."""
+    clip = cv2.VideoCapture(str(ROOT / "data/sample.mp4"))
+    requests = []
+    while len(requests) < 32 and (frame := clip.read())[0]:
+        content = cv2.imencode(".png", frame[1])[1].tobytes()
+        requests.append({"dataframe_records": [{"image": base64.b64encode(content).decode()}]})
+    with tempfile.TemporaryDirectory() as name:
+        store = f"sqlite:///{name}/mlflow.db"
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
+        subprocess.run(
+            ["blackswan", "register", str(model)],
+            cwd=ROOT,
+            env=environment,
+            check=False,
+            stdout=sys.stderr,
+        )  # fmt: skip - the gate may say no, which is nothing to speed
+        port = "5077"
+        server = subprocess.Popen(
+            ["blackswan", "endpoint", "models:/blackswan/1", "--port", port],
+            cwd=name, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}/invocations"
+            wait_for(url, server)
+            own = in_process(model, requests)
+            rows = {str(clients): ask(url, requests, clients) for clients in CLIENTS}
+            again = in_process(model, requests)
+            memory = psutil.Process(server.pid).memory_info().rss
+        finally:
+            server.terminate()
+            server.wait()
+    base = float(np.median([*own, *again]))
+    for row in rows.values():
+        row["p50_to_in_process"] = round(row["p50_ms"] / 1000 / base, 3)
+        row["rate_to_in_process"] = round(row["requests_per_second"] * base, 3)
+    return {
+        "detector": model.name,
+        "in_process_ms": round(1000 * base, 2),
+        "clients": rows,
+        "server_gb": round(memory / 1e9, 2),
+    }
+
+
+def wait_for(url: str, server: subprocess.Popen) -> None:
+    """Return once the endpoint answers."""
+    deadline = time.monotonic() + 120
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url.replace("invocations", "ping")).status_code == httpx.codes.OK:
+                return
+        time.sleep(0.5)
+    raise InputError("the endpoint did not start; what it says stands above")
+
+
+def in_process(folder: Path, requests: list[Part]) -> list[float]:
+    """Return the seconds of each request without a server."""
+    model, seconds = load(folder), []
+    for number in range(WARM_UP + REQUESTS):
+        rows = pd.DataFrame(requests[number % len(requests)]["dataframe_records"])
+        begin = time.perf_counter()
+        json.dumps(answer(model, rows).to_dict("records"))
+        seconds.append(time.perf_counter() - begin)
+    return seconds[WARM_UP:]
+
+
+def ask(url: str, requests: list[Part], clients: int) -> Part:
+    """Return rate and latency of REQUESTS by so many clients at once."""
+
+    def one(number: int) -> float:
+        begin = time.perf_counter()
+        response = client.post(url, json=requests[number % len(requests)])
+        if response.status_code != httpx.codes.OK:
+            raise InputError(f"the endpoint answers with status {response.status_code}")
+        return time.perf_counter() - begin
+
+    with httpx.Client(timeout=120) as client, ThreadPoolExecutor(clients) as threads:
+        list(threads.map(one, range(WARM_UP)))
+        begin = time.perf_counter()
+        seconds = list(threads.map(one, range(REQUESTS)))
+        rate = REQUESTS / (time.perf_counter() - begin)
+    middle, late = 1000 * np.quantile(seconds, [0.5, 0.95])
+    return {
+        "requests_per_second": round(rate, 2),
+        "p50_ms": round(float(middle), 1),
+        "p95_ms": round(float(late), 1),
+    }
+
+
+def picture(found: Part) -> Figure:
+    """Draw rows/s and memory of the engines, and the latency of serving."""
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    rates, memory, latency = figure.subplots(1, 3)
+    for engine in ENGINES if "engines" in found else ():
+        rows = {int(images): row for images, row in found["engines"][engine].items()}
+        many = [images for images in sorted(rows) if images > FEW]
+        rates.semilogx(many, [rows[n]["rows_per_second"] for n in many], "o-", label=engine)
+        memory.semilogx(sorted(rows), [rows[n]["peak_gb"] for n in sorted(rows)], "o-")
+    rates.set(xlabel="images", ylabel="rows/s, without the start", ylim=(0, None))
+    memory.set(xlabel="images", ylabel="GB, all processes", ylim=(0, None))
+    rates.legend()
+    if "serving" in found:
+        rows = {int(clients): row for clients, row in found["serving"]["clients"].items()}
+        for key in ("p50_ms", "p95_ms"):
+            latency.plot(sorted(rows), [rows[n][key] for n in sorted(rows)], "o-", label=key[:3])
+        latency.axhline(found["serving"]["in_process_ms"], color="grey", label="in process")
+        latency.set(xlabel="clients", ylabel="ms a request", ylim=(0, None))
+        latency.legend()
+    return figure
+
+
+def main() -> None:
+    """Measure what is named, and write and draw what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=["engines", "serving"])
+    parser.add_argument("--model", type=Path, default=ROOT / "data/detectors/patchcore")
+    chosen = parser.parse_args()
+    found = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
+    found["cores"] = available_cores()
+    for part in chosen.parts or ("engines", "serving"):
+        found[part] = engines() if part == "engines" else serving(chosen.model)
+        write_json(RESULT, found)
+    drawn = picture(found)
+    drawn.savefig(RESULT.with_suffix(".png"), dpi=110, metadata={"Software": None})
+    record([RESULT.name])
+
+
+if __name__ == "__main__":
+    run(main)
