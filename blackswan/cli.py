@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from blackswan.data.sources.opening import SourceParams
+from blackswan.data.sources.table import preprocessing_of
 from blackswan.data.sources.video import Sampling
 from blackswan.errors import InputError, cause, explained
 from blackswan.evaluation import source_check
@@ -40,7 +41,9 @@ def blackswan() -> None:
 @app.command()
 def score(
     model: Annotated[Path, typer.Argument(help="folder of a model, such as data/detectors/padim")],
-    source: Annotated[Path, typer.Argument(help="a video, or a folder of videos or photos")],
+    source: Annotated[
+        Path, typer.Argument(help="a video, a folder of videos or photos, or a table")
+    ],
     out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
     every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
     gallery: Annotated[bool, typer.Option(help="overlays of what is flagged, and a page")] = False,
@@ -80,7 +83,9 @@ def endpoint(
 @app.command()
 def invoke(
     url: Annotated[str, typer.Argument(help="of an endpoint, of MLflow or Databricks")],
-    source: Annotated[Path, typer.Argument(help="a video, or a folder of videos or photos")],
+    source: Annotated[
+        Path, typer.Argument(help="a video, a folder of videos or photos, or a table")
+    ],
     out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
     verify: Annotated[
         Path | None, typer.Option(help="folder of a model that must give the same scores")
@@ -135,6 +140,8 @@ def _changed_params(changes: list[str]) -> Iterator[Path]:
 
 def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:
     judge, files = load(model), _files_to_score(source, out)
+    if (done := preprocessing_of(files)) is not None:
+        judge = judge.for_prepared(done)
     facts = {
         "detector": judge.facts.detector,
         "alpha": f"{judge.facts.alpha:g}",
@@ -206,6 +213,8 @@ def _invoke(
     from blackswan.tracking.client import Endpoint
 
     files = _files_to_score(source, out)
+    if preprocessing_of(files) is not None:
+        raise InputError(f"{url} prepares images, and those of {source} are; name their source")
     local = load(verify) if verify else None
     judge = Endpoint(url, local, parallel)
     facts = {"endpoint": judge.url, "verified_by": verify.name if verify else ""}

@@ -44,6 +44,17 @@ def test_verdicts_are_those_of_the_pipeline(finished, model, tmp_path):
     assert (both.p_value == both.p_value_of_pipeline).all()
 
 
+def test_a_data_set_gets_the_scores_of_the_pipeline(finished, model, tmp_path):
+    process = start(tmp_path, "score", model, finished.root / "data/dataset/test", "--out", "v")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found = pd.read_parquet(tmp_path / "v/verdicts.parquet")
+    scores = pd.read_parquet(finished.root / "data/scores/padim/scores.parquet")
+    assert found.path.tolist() == scores.path.tolist()
+    assert (found.image_score == scores.image_score.astype("float32")).all()
+    assert (found.p_value == scores.p_value).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -72,6 +72,16 @@ class Model:
         """Crop and scale an RGB image, uint8 (H, W, 3), as those it learnt from."""
         return self.facts.preprocessing(image)
 
+    def for_prepared(self, done: Preprocessing) -> "Model":
+        """Return this model for images that are prepared; InputError where that was otherwise."""
+        if done != self.facts.preprocessing:
+            raise InputError(
+                "the images of this data set were cropped or scaled in another way than those that "
+                "the model learnt from; name the source itself"
+            )
+        facts = self.facts.model_copy(update={"preprocessing": Preprocessing(steps=[])})
+        return Model(self.detector, facts, self.normal_scores)
+
     def score(self, images: Sequence[np.ndarray]) -> Verdicts:
         """Judge RGB images, uint8 (H, W, 3), as they come out of a file."""
         return self.score_prepared([self.prepare(image) for image in images])

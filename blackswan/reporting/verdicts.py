@@ -23,7 +23,7 @@ from blackswan.data.files import Listing, frame_name, kind_of, list_files, tell_
 from blackswan.data.images import write_png
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
-from blackswan.data.sources import video
+from blackswan.data.sources import table, video
 from blackswan.errors import InputError
 from blackswan.evaluation.model import Model, Verdicts
 from blackswan.outputs import replace_file
@@ -75,21 +75,24 @@ class Summary:
 
 
 def list_source(path: Path) -> list[Path]:
-    """List a video, the videos of a folder, or the photos below it, sorted.
+    """List a video, the videos of a folder, the photos or the Parquet files below it, or a table.
 
-    Raises InputError where `path` is neither, or holds both or nothing.
+    Raises InputError where `path` is none of them, or holds videos and photos, or nothing.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; name a video or a folder of images")
+    if path.is_file() and (tables := table.list_tables(path)):
+        return tables
     videos = video.list_videos(path)
     found = Listing() if path.is_file() else list_files(path)
     if videos and found.files:
         raise InputError(
             f"{path} holds videos and photos, such as {found.files[0].name}; name one kind"
         )
-    if not videos:
+    files = videos or found.files or table.list_tables(path)
+    if found.files:
         tell_left_out(path, found.left_out)
-    if not (files := videos or found.files):
+    if not files:
         raise InputError(f"{path} holds no image and is no video that is known; name another")
     return files
 
@@ -101,6 +104,8 @@ def open_images(
 
     Of photos of 16 bits, the upper 8 of the lower `bit_depth` are kept.
     """
+    if kind_of(files[0]) in (table.PARQUET, table.CSV):
+        return table.iterate_rows(files, bit_depth)
     if kind_of(files[0]) in video.SUFFIXES:
         return chain.from_iterable(
             video.iterate_frames(file, sampling, "" if file == path else _name(path, file))
@@ -142,9 +147,9 @@ def write_verdicts(
         bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
         with bar:
             for number, items in enumerate(_batched(_prepared(judge, rest), PART), start=len(done)):
-                table = _score(judge, items, folder if page else None)
+                scored = _score(judge, items, folder if page else None)
                 with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
-                    pq.write_table(table, partial)
+                    pq.write_table(scored, partial)
                 bar.update(len(items))
         _join(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
