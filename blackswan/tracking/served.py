@@ -5,6 +5,7 @@ asked and what it answers.
 """
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,7 @@ class Served(PythonModel):
         folder = Path(context.artifacts["detector"])
         manifest.check(folder)
         self.model = load(folder)
+        self.turn = Lock()  # MLflow's server has a thread for every request, and a model one state
 
     def predict(
         self,
@@ -36,7 +38,8 @@ class Served(PythonModel):
     ) -> pd.DataFrame:
         """Answer a request; one that cannot be ends in status 400 and one sentence."""
         try:
-            return answer(self.model, model_input, params)
+            with self.turn:
+                return answer(self.model, model_input, params)
         except InputError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
 
