@@ -11,12 +11,15 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
 
 from blackswan.errors import InputError, cause, explained
+
+if TYPE_CHECKING:
+    from pyspark.ml.torch.distributor import TorchDistributor
 
 STAGE = "stages/train_vit.py"
 
@@ -59,16 +62,21 @@ def train(repository: Path, processes: int, *, across_nodes: bool = False) -> No
             # On one machine accelerate gives each process a GPU, without a word to Spark.
             use_gpu=across_nodes and torch.cuda.is_available(),
         )
-        distributor.run(run_stage, str(repository.resolve()))
+        _run(distributor, repository, processes)
     except RuntimeError as error:
-        if str(error).startswith("Command "):  # and quotes what the processes have printed
-            raise InputError(
-                f"one of {processes} processes of {STAGE} ended with an error; it stands above"
-            ) from None
         raise InputError(f"TorchDistributor: {cause(error)}; mend the cluster") from None
     finally:
         if active is None:
             session.stop()
+
+
+def _run(distributor: "TorchDistributor", repository: Path, processes: int) -> None:
+    try:
+        distributor.run(run_stage, str(repository.resolve()))
+    except RuntimeError:  # which quotes all that the processes have printed
+        raise InputError(
+            f"one of {processes} processes of {STAGE} ended with an error; it stands above"
+        ) from None
 
 
 def main(

@@ -32,8 +32,13 @@ def join() -> "PartialState":
     """Return what accelerate knows of this process and the others, which it waits for."""
     from accelerate import PartialState
 
-    # Without `cpu` accelerate takes each of several processes on a CPU for a lone one.
-    return PartialState(cpu=True) if use_cpu() else PartialState()
+    if not use_cpu():
+        return PartialState()
+    if "LOCAL_RANK" in os.environ:  # there is a launcher
+        # accelerate's own name, cpu:0, is one that torch loads no checkpoint to.
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    # Without `cpu` it takes each of several processes on a CPU for a lone one.
+    return PartialState(cpu=True)
 
 
 def share_of(batch_size: int, key: str) -> int:
