@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, SMALL
 from databricks.bundles.jobs import Job
 from databricks.bundles.model_serving_endpoints import ModelServingEndpoint
 from databricks.bundles.registered_models import RegisteredModel
@@ -190,28 +190,27 @@ def test_a_task_runs_stages_that_exist_one_after_the_other(run, monkeypatch):
 
 
 @pytest.fixture
-def task(run, tmp_path, drawn_clip, small_params, capfd):
-    """Run a task on a repository with small params; its disk and volume are folders."""
+def task(run, tmp_path, drawn_clip, capfd):
+    """Run a task on a copy of the repository, with small params; disk and volume are folders."""
     repository = tmp_path / "files"
     ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
     for name in ("stages", "blackswan", ".dvc"):
         shutil.copytree(ROOT / name, repository / name, ignore=ignored)
-    for name in ("dvc.yaml", "dvc.lock", "pyproject.toml", "constraints.txt", ".dvcignore"):
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, repository)
-    (repository / "params.yaml").write_text(yaml.safe_dump(small_params))
     (repository / "data").mkdir()
     volume, disk = tmp_path / "volume", tmp_path / "disk"
     disk.mkdir()
     (volume / "source").mkdir(parents=True)
     shutil.copy(drawn_clip, volume / "source/clip.avi")
+    changes = {**SMALL, "source.path": f"{volume}/source/clip.avi"}
+    settings = [f"{key}={value}" for key, value in changes.items()]
 
     def started(*arguments):
         before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
         capfd.readouterr()
-        run["main"](
-            [str(repository), str(volume), "--set", f"source.path={volume}/source/clip.avi",
-             "--disk", str(disk), "--python", sys.executable, *arguments]
-        )  # fmt: skip
+        folders = [str(repository), str(volume), "--disk", str(disk), "--python", sys.executable]
+        run["main"]([*folders, "--set", *settings, *arguments])
         after = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
         assert after == before
         assert [*disk.iterdir()] == []
