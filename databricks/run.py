@@ -22,6 +22,14 @@ LEFT_OUT = (".git", ".venv", "cache", "tmp", "config.local", "__pycache__", ".da
 OVERRIDE = (
     "import sys; from dvc.utils.hydra import apply_overrides as f; f('params.yaml', sys.argv[1:])"
 )
+# No Git comes along, and a volume has no links.
+CONFIG = """\
+[core]
+    no_scm = true
+[cache]
+    dir = {cache}
+    type = copy
+"""
 # By these variables programs of the environment would take the runtime's Spark, packages or login.
 OF_THE_RUNTIME = ("DATABRICKS_RUNTIME", "SPARK_", "PYSPARK_", "PYTHON")
 
@@ -79,28 +87,23 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--then", nargs=argparse.REMAINDER, default=[], help="a command")
     options = parser.parse_args(arguments)
 
-    python = options.python or environment(options.repository, options.disk)
     with tempfile.TemporaryDirectory(prefix="blackswan-", dir=options.disk) as folder:
         work = Path(folder, "repository")
         shutil.copytree(options.repository, work, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        python = options.python or environment(work, options.disk)
         variables = clean(os.environ) | {
             "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(work),
             "DVC_NO_ANALYTICS": "true",
         }
-        dvc = [str(python), "-m", "dvc"]
-        for setting in (
-            ["config", "--local", "core.no_scm", "true"],
-            ["config", "--local", "cache.type", "copy"],  # a volume has no links
-            ["cache", "dir", "--local", str(options.volume.resolve() / "cache")],
-        ):
-            run([*dvc, *setting], work, variables)
+        settings = CONFIG.format(cache=options.volume.resolve() / "cache")
+        (work / ".dvc/config.local").write_text(settings, encoding="utf-8")
         if options.set:
             run([str(python), "-c", OVERRIDE, *options.set], work, variables)
         if options.processes > 1:
             train_on(options.processes, work / "dvc.yaml")
         if options.repro:
-            run([*dvc, "repro", *options.repro], work, variables)
+            run([str(python), "-m", "dvc", "repro", *options.repro], work, variables)
         if options.then:
             run(options.then, work, variables)
 

@@ -229,9 +229,17 @@ def test_a_task_finds_what_another_made_on_the_volume(task):
     assert printed.splitlines()[-1] == "train-00000.parquet"
 
 
-def test_several_processes_take_the_place_of_the_stage(task):
-    printed = task("--processes=2", "--then", "grep", "--count", "distributed.training", "dvc.yaml")
-    assert printed.splitlines()[-1] == "1"
+def test_several_processes_take_the_place_of_the_stage(run, tmp_path):
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    run["train_on"](2, tmp_path / "dvc.yaml")
+    before = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    after = yaml.safe_load((tmp_path / "dvc.yaml").read_text())
+    several = "python -m blackswan.distributed.training --processes 2"
+    assert before["stages"]["train_vit"].pop("cmd") == "python stages/train_vit.py"
+    assert after["stages"]["train_vit"].pop("cmd") == several
+    assert after == before
+    with pytest.raises(SystemExit, match="dvc.yaml has no single `python stages/train_vit.py`"):
+        run["train_on"](2, tmp_path / "dvc.yaml")
 
 
 def test_a_task_ends_with_the_command_that_fails(run, tmp_path):
