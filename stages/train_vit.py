@@ -135,6 +135,7 @@ def name_of_run(params: Params) -> str:
     return fingerprint(params.model_dump_json(), [*data, *weights, *map(Path, [__file__, *code])])
 
 
+@processes.one_voice
 def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")
@@ -166,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(processes.one_voice(main))
+    run(main)

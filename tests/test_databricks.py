@@ -223,10 +223,10 @@ def task(run, tmp_path, drawn_clip, capfd):
 @pytest.mark.timeout(300)
 def test_a_task_finds_what_another_made_on_the_volume(task):
     assert "Running stage 'extract_frames'" in task("--repro", "extract_frames")
-    printed = task("--repro", "build_dataset", "--then", "ls", "data/dataset/train")
+    printed = task("--repro", "synthesize_anomalies", "--then", "ls", "data/anomalies")
     assert "Stage 'extract_frames' is cached - skipping run, checking out outputs" in printed
-    assert "Running stage 'build_dataset'" in printed
-    assert printed.splitlines()[-1] == "train-00000.parquet"
+    assert "Running stage 'synthesize_anomalies'" in printed
+    assert printed.splitlines()[-3:] == ["images", "index.csv", "masks"]
 
 
 def test_several_processes_take_the_place_of_the_stage(run, tmp_path):

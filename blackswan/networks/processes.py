@@ -7,6 +7,7 @@ writes.
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import torch
@@ -104,6 +105,7 @@ def one_voice(main: Callable[[], None]) -> Callable[[], None]:
     The launcher ends all processes once one has ended.
     """
 
+    @wraps(main)
     def spoken() -> None:
         try:
             main()
