@@ -30,7 +30,7 @@ TYPES = {
 }
 # The package has no types of what stands around the resources: the keys of the CLI's own schema.
 AROUND = {
-    "bundle": {"name"},
+    "bundle": {"name", "databricks_cli_version"},
     "sync": {"paths"},
     "targets": {"default", "mode", "workspace", "resources"},
     "variables": {"description", "default"},
@@ -132,9 +132,7 @@ def test_what_a_bundle_refers_to_is_there(path):
             elif first == "resources":
                 assert parts[2] in bundle["resources"][parts[0]][parts[1]], reference
             else:
-                assert reference in (
-                    "bundle.name", "bundle.target", "workspace.host", "workspace.file_path",
-                )  # fmt: skip
+                assert reference in ("bundle.name", "bundle.target", "workspace.file_path")
         for name in re.findall(r"\{\{job\.parameters\.(\w+)\}\}", text):
             assert name in {parameter["name"] for parameter in JOB["parameters"]}
 
