@@ -1,7 +1,7 @@
 """data/dataset, data/weights -> data/models/vit: a Vision Transformer fine-tuned on anomalies.
 
 Killed at any point, the next `dvc repro train_vit` goes on from the last complete checkpoint and
-ends with the bytes of a run that was never killed. On several devices: `accelerate launch
+ends with the bytes of a run that was never killed. On several GPUs: `torchrun --nproc-per-node gpu
 stages/train_vit.py`
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from pydantic import Field
 from torch.utils.data import Dataset
 from transformers import (
@@ -24,6 +23,7 @@ from blackswan.data.dataset import Pictures, Split
 from blackswan.detectors import frozen, vit
 from blackswan.detectors.interface import LOSSES
 from blackswan.errors import run
+from blackswan.networks import processes, sharing
 from blackswan.networks.backbones import check_scale
 from blackswan.networks.callbacks import (
     KeepCheckpoints,
@@ -62,6 +62,7 @@ class Params(Section):
 
 def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: Path) -> Trainer:
     """Fine-tune the network; it ends as it was after the epoch with the lowest validation loss."""
+    share = processes.share_of(params.batch_size, "train_vit.batch_size")
     splits = [Split(DATASET, name) for name in SPLITS]
     everything = [split.images(range(len(split))) for split in splits]
     check_scale(sum(everything, Pictures([])).sizes, params.image_size, "train_vit.image_size")
@@ -82,10 +83,11 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
     )
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
+        use_cpu=processes.use_cpu(),
         seed=params.seed,
         num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
-        per_device_eval_batch_size=params.batch_size,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=share,
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
@@ -99,8 +101,9 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.accelerator.is_available(),
+        ddp_find_unused_parameters=not params.frozen_blocks,  # DINOv2's embedding has one
     )
-    trainer = Trainer(
+    trainer = sharing.SharingTrainer(
         trained,
         arguments,
         train_dataset=rows[0],
@@ -113,11 +116,12 @@ def train(network: vit.Network, inputs: vit.Input, params: Params, checkpoints: 
         ],
     )
     trainer.remove_callback(PrinterCallback)  # what it has in place of the bar: it prints dicts
-    with PartialState().main_process_first():
+    with processes.join().main_process_first():
         checkpoint = last_complete(checkpoints, needed_by)
     if checkpoint and (epochs := epochs_if_stopped(checkpoint)):
         arguments.num_train_epochs = epochs
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.accelerator.wait_for_everyone()  # rank 0 deletes the checkpoints that all reload
     if params.frozen_blocks:
         tail.put_back()
     return trainer
@@ -127,12 +131,11 @@ def name_of_run(params: Params) -> str:
     """Name the run by all that a checkpoint depends on: params, data, weights and code."""
     data = [path for name in SPLITS for path in sorted((DATASET / name).iterdir())]
     weights = sorted((WEIGHTS / params.backbone).iterdir())
-    return fingerprint(
-        params.model_dump_json(),
-        [*data, *weights, *(Path(module) for module in (__file__, vit.__file__, frozen.__file__))],
-    )
+    code = [vit.__file__, frozen.__file__, processes.__file__, sharing.__file__]
+    return fingerprint(params.model_dump_json(), [*data, *weights, *map(Path, [__file__, *code])])
 
 
+@processes.one_voice
 def main() -> None:
     """Train, then write the model and its curves."""
     params = load_section(Params, "train_vit")

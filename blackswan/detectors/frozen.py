@@ -4,15 +4,17 @@ What they make of an image never changes, so every image passes them once, befor
 and an epoch costs the blocks behind them alone.
 """
 
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from blackswan.detectors.rows import Rows, rows_for
 from blackswan.detectors.vit import Network, TrainingRows
+from blackswan.networks import processes
 from blackswan.networks.devices import device
 
 
@@ -69,7 +71,7 @@ class Tail(nn.Module):
 
     @torch.no_grad()
     def remember(self, rows: TrainingRows, batch_size: int, folder: Path) -> RememberedRows:
-        """Run the rows through the frozen blocks.
+        """Run the rows through the frozen blocks, each process its share of them.
 
         What comes out of many lies in a file without a name on the disk of `folder`; raises
         InputError where that has no room for it.
@@ -77,11 +79,19 @@ class Tail(nn.Module):
         self.eval()
         width = self.network.classifier.config.hidden_size
         size = self._run_frozen(rows[0]["pixel_values"][None]).numel()
-        tokens = rows_for(len(rows), size, folder, "set train_vit.frozen_blocks to 0")
+        stores = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process keeps all
+        tokens = rows_for(len(rows), size, folder, "set train_vit.frozen_blocks to 0", stores)
         labels, masks = [], []
-        with tqdm(desc="train_vit", unit="image", total=len(rows), disable=None) as bar:
-            for batch in DataLoader(rows, batch_size):
-                tokens.append(self._run_frozen(batch["pixel_values"]).flatten(1))
+        hidden = None if processes.join().is_main_process else True
+        with tqdm(desc="train_vit", unit="image", total=len(rows), disable=hidden) as bar:
+
+            def through_frozen(batch: range) -> dict[str, Tensor]:
+                read = default_collate([rows[index] for index in batch])
+                made = self._run_frozen(read.pop("pixel_values")).flatten(1)
+                return {"tokens": made, **read}
+
+            for batch in processes.computed_together(through_frozen, len(rows), batch_size):
+                tokens.append(batch["tokens"])
                 labels.append(batch["labels"])
                 masks.append(batch["masks"])
                 bar.update(len(batch["labels"]))

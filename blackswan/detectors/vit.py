@@ -20,7 +20,7 @@ from blackswan.data.dataset import LABELS, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError, shown
-from blackswan.networks import devices
+from blackswan.networks import devices, processes
 from blackswan.networks.backbones import (
     any_size,
     check_size,
@@ -178,7 +178,8 @@ class Network(nn.Module):
         """Return logits (N, 2), patch_logits (N, h, w) and, with labels and masks, the loss.
 
         Takes pixel_values (N, 3, H, W), labels (N,) and masks (N, h, w) as Input.shares returns
-        them. The loss is the cross-entropy of the images plus that of the patches that lie in one.
+        them. The loss is the mean cross-entropy of the images, less those of a label below 0, plus
+        that of the patches that lie in one; both are means over all processes that train.
         """
         output = self.classifier(pixel_values, output_hidden_states=True, **self.options)
         patch = self.classifier.config.patch_size
@@ -191,10 +192,13 @@ class Network(nn.Module):
         }
         if labels is not None and masks is not None:
             inside = masks >= 0
-            result["loss"] = functional.cross_entropy(output.logits, labels)
-            result["loss"] += functional.binary_cross_entropy_with_logits(
-                result["patch_logits"][inside], masks[inside]
+            result["loss"] = processes.mean_loss(
+                functional.cross_entropy, output.logits, labels, (labels >= 0).sum()
             )
+            result["loss"] += processes.mean_loss(
+                functional.binary_cross_entropy_with_logits,
+                result["patch_logits"][inside], masks[inside], inside.sum(),
+            )  # fmt: skip
         return result
 
 

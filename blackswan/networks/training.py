@@ -4,6 +4,7 @@ Each step draws its randomness from a generator of its own, so a checkpoint is t
 network, what Adam remembers, and the losses so far.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,8 +50,13 @@ def train(
     """Minimise loss(step) over the trainable parameters; return the loss of each step (steps,).
 
     Goes on from the last complete checkpoint in `folder`, which is named by `fingerprint`; without
-    one calls `begin` first. Raises InputError where the loss is no longer a number.
+    one calls `begin` first. Raises InputError where the loss is no longer a number, and as one of
+    several processes, which would write the same files.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"{name} is learnt by one process; start its stage by `dvc repro` or `python` alone"
+        )
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, weight_decay=schedule.weight_decay)
     losses = np.zeros(schedule.steps, np.float32)

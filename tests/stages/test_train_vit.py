@@ -16,27 +16,14 @@ import torch
 import yaml
 from kills import killed_at, run_forked
 from safetensors.torch import load_file
+from tiny_training import PARAMS, write_splits
 from tiny_weights import KINDS, write_weights
 from transformers import Trainer, TrainerCallback, set_seed
 
-from blackswan.data.dataset import Row, write_shards
-from blackswan.data.images import encode_png
 from blackswan.detectors import vit
 from blackswan.errors import InputError, run
 
 STAGE = Path(__file__).parents[2] / "stages/train_vit.py"
-PARAMS = {
-    "seed": 3,
-    "backbone": "tiny",
-    "image_size": 56,
-    "frozen_blocks": 0,
-    "epochs": 3,
-    "batch_size": 4,
-    "learning_rate": 1e-3,
-    "head_learning_rate": 1e-2,
-    "weight_decay": 0.01,
-    "early_stopping_patience": 1,
-}
 # The first epoch is the best.
 WORSENING = {"learning_rate": 1.0, "head_learning_rate": 1.0}
 ONE_KIND = pytest.mark.parametrize("stage", ["vit"], indirect=True)
@@ -63,33 +50,11 @@ def stage(
     """The stage as a module, in a folder with a tiny dataset and tiny weights."""
     monkeypatch.chdir(tmp_path)
     write_weights(tmp_path / "data/weights/tiny", request.param)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("validation", 6)):
-        write_shards(
-            tmp_path / "data/dataset", split, (draw(rng, i) for i in range(count)), count, 100
-        )
+    write_splits(tmp_path, train=12, validation=6)
     spec = spec_from_file_location("train_vit", STAGE)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def draw(rng: np.random.Generator, index: int) -> Row:
-    image = rng.integers(100, 120, (56, 56, 3), dtype=np.uint8)
-    mask = np.zeros((56, 56), bool)
-    mask[:14, :14] = index % 2
-    image[mask] = 255
-    return Row(
-        path=f"{index}.png",
-        image=encode_png(image),
-        mask=encode_png(mask) if index % 2 else None,
-        label=index % 2,
-        defect="salt_and_pepper" if index % 2 else "",
-        synthetic=bool(index % 2),
-        augmented=False,
-        group=str(index),
-        timestamp_s=None,
-    )
 
 
 def train(stage: ModuleType, folder: str, **changes: float) -> Trainer:
