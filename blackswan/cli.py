@@ -12,12 +12,15 @@ from typing import Annotated
 
 import typer
 
+from blackswan.data.files import kind_of
+from blackswan.data.sources import video
 from blackswan.data.sources.opening import SourceParams
 from blackswan.data.sources.video import Sampling
+from blackswan.distributed.scoring import spread_with_spark
 from blackswan.errors import InputError, cause, explained
 from blackswan.evaluation import source_check
 from blackswan.evaluation.model import load
-from blackswan.params import PARAMS, load_section
+from blackswan.params import PARAMS, Engine, load_section
 from blackswan.reporting.verdicts import (
     list_source,
     open_images,
@@ -40,12 +43,13 @@ def score(
     out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
     every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
     gallery: Annotated[bool, typer.Option(help="overlays of what is flagged, and a page")] = False,
+    engine: Annotated[Engine, typer.Option(help="spark: photos, by a cluster")] = "local",
 ) -> None:
     """Judge new images: verdicts.parquet and verdicts.csv with score, p-value and verdict.
 
     The same command again goes on where a run was killed.
     """
-    explained(lambda: _score(model, source, out, every_n_seconds, gallery))
+    explained(lambda: _score(model, source, out, every_n_seconds, gallery, engine))
 
 
 @app.command()
@@ -86,10 +90,14 @@ def _changed_params(changes: list[str]) -> Iterator[Path]:
         yield copy
 
 
-def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:
+def _score(
+    model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool, engine: Engine
+) -> None:
     if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
         raise InputError(f"{out} lies in {source}, which is scored; name another folder with --out")
     judge, files = load(model), list_source(source)
+    if engine == "spark" and kind_of(files[0]) in video.SUFFIXES:
+        raise InputError(f"--engine spark scores photos, and {source} is video; leave it out")
     sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
     facts = {
         "detector": judge.facts.detector,
@@ -101,5 +109,8 @@ def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery
         "every_n_seconds": f"{every_n_seconds:g}",
     }
     images = open_images(source, files, sampling, judge.facts.preprocessing.bit_depth)
-    found = write_verdicts(judge, images, out, facts, page=gallery)
+    spread = None
+    if engine == "spark":
+        spread = spread_with_spark(model, out, page=gallery)
+    found = write_verdicts(judge, images, out, facts, page=gallery, spread=spread)
     print(f"{found.anomalous} of {found.images} images flagged; see {out}")

@@ -7,9 +7,9 @@ so that each image is scored once and memory does not grow with their number.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +33,9 @@ from blackswan.reporting import formats
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 
 Item = TypeVar("Item")
+
+# Scores parts of the source, each with its number, wherever; see `write_part`.
+Spread = Callable[[Iterable[tuple[int, list[SourceImage]]]], None]
 
 PART = 64  # images of a part: what a kill may cost
 BATCH = 16  # images that a detector gets at once
@@ -116,28 +119,52 @@ def state_of(files: list[Path]) -> str:
 
 
 def write_verdicts(
-    model: Model, images: Iterable[SourceImage], folder: Path, run: dict[str, str], *, page: bool
+    model: Model,
+    images: Iterable[SourceImage],
+    folder: Path,
+    run: dict[str, str],
+    *,
+    page: bool,
+    spread: Spread | None = None,
 ) -> Summary:
     """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
 
-    `run` says what is scored by what; raises InputError where the folder holds another run.
+    `run` says what is scored by what; raises InputError where the folder holds another run. The
+    parts that are missing are scored here, or by `spread` elsewhere, each by `write_part`.
     """
     _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
-        done = sorted((folder / PARTS).glob("*.parquet"))
+        done = {int(path.stem): path for path in (folder / PARTS).glob("*.parquet")}
         rest = _not_scored(images, done)
-        bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
-        with bar:
-            for number, items in enumerate(_batched(_prepared(model, rest), PART), start=len(done)):
-                table = _score(model, items, folder if page else None)
-                with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
-                    pq.write_table(table, partial)
-                bar.update(len(items))
+        missing = (number for number in count() if number not in done)
+        if spread is not None:
+            spread(zip(missing, _batched(rest, PART), strict=False))
+        else:
+            bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
+            with bar:
+                ready = _batched(prepared(model, rest), PART)
+                for number, items in zip(missing, ready, strict=False):
+                    write_part(model, items, folder, number, page=page)
+                    bar.update(len(items))
         _join(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     if page:
         _write_page(folder, run)
     return _summary(folder)
+
+
+def write_part(
+    model: Model,
+    items: Sequence[tuple[Frame, np.ndarray]],
+    folder: Path,
+    number: int,
+    *,
+    page: bool,
+) -> None:
+    """Score one part of prepared images into `folder`, whole or not at all."""
+    table = _score(model, items, folder if page else None)
+    with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
+        pq.write_table(table, partial)
 
 
 def _claim(folder: Path, run: dict[str, str]) -> None:
@@ -158,21 +185,28 @@ def _claim(folder: Path, run: dict[str, str]) -> None:
         )
 
 
-def _not_scored(images: Iterable[SourceImage], parts: Sequence[Path]) -> Iterator[SourceImage]:
-    """Skip what the parts hold; raises InputError where `images` no longer begin with it."""
+def _not_scored(images: Iterable[SourceImage], parts: Mapping[int, Path]) -> Iterator[SourceImage]:
+    """Skip what the parts hold; raises InputError where `images` are no longer those."""
     images = iter(images)
-    for part in parts:
-        for name in pq.read_table(part, columns=["path"])["path"].to_pylist():
-            found = next(images, None)
-            if found is None or found.frame.image != name:
-                raise InputError(
-                    f"the source has changed since {name} was scored; delete the folder of the "
-                    "verdicts, or name another with --out"
-                )
-    yield from images
+    for number in count():
+        if number in parts:
+            for name in pq.read_table(parts[number], columns=["path"])["path"].to_pylist():
+                found = next(images, None)
+                if found is None or found.frame.image != name:
+                    raise InputError(
+                        f"the source has changed since {name} was scored; delete the folder of the "
+                        "verdicts, or name another with --out"
+                    )
+        elif (first := next(images, None)) is not None:
+            yield first
+            yield from islice(images, PART - 1)
+        elif number > max(parts, default=-1):
+            return
 
 
-def _prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, np.ndarray]]:
+def prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Yield each image as the model wants it, prepared on all cores."""
+
     def prepare(item: SourceImage) -> tuple[Frame, np.ndarray]:
         return item.frame, model.prepare(item.read()[0])
 

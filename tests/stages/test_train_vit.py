@@ -65,9 +65,7 @@ def stage(
     write_weights(tmp_path / "data/weights/tiny", request.param)
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("validation", 6)):
-        write_shards(
-            tmp_path / "data/dataset", split, (draw(rng, i) for i in range(count)), count, 100
-        )
+        write_shards(tmp_path / "data/dataset", split, (draw(rng, i) for i in range(count)), 100)
     spec = spec_from_file_location("train_vit", STAGE)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
