@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from blackswan.data.files import kind_of
+from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.sources import video
 from blackswan.data.sources.opening import SourceParams
 from blackswan.data.sources.video import Sampling
@@ -43,13 +44,18 @@ def score(
     out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
     every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
     gallery: Annotated[bool, typer.Option(help="overlays of what is flagged, and a page")] = False,
+    max_failed_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of the images, listed in quarantine.csv")
+    ] = 0,
     engine: Annotated[Engine, typer.Option(help="spark: photos, by a cluster")] = "local",
 ) -> None:
     """Judge new images: verdicts.parquet and verdicts.csv with score, p-value and verdict.
 
     The same command again goes on where a run was killed.
     """
-    explained(lambda: _score(model, source, out, every_n_seconds, gallery, engine))
+    explained(
+        lambda: _score(model, source, out, every_n_seconds, gallery, max_failed_share, engine)
+    )
 
 
 @app.command()
@@ -91,7 +97,13 @@ def _changed_params(changes: list[str]) -> Iterator[Path]:
 
 
 def _score(
-    model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool, engine: Engine
+    model: Path,
+    source: Path,
+    out: Path,
+    every_n_seconds: float,
+    gallery: bool,
+    max_failed_share: float,
+    engine: Engine,
 ) -> None:
     if source.is_dir() and out.absolute().is_relative_to(source.absolute()):
         raise InputError(f"{out} lies in {source}, which is scored; name another folder with --out")
@@ -111,6 +123,10 @@ def _score(
     images = open_images(source, files, sampling, judge.facts.preprocessing.bit_depth)
     spread = None
     if engine == "spark":
-        spread = spread_with_spark(model, out, page=gallery)
-    found = write_verdicts(judge, images, out, facts, page=gallery, spread=spread)
-    print(f"{found.anomalous} of {found.images} images flagged; see {out}")
+        spread = spread_with_spark(model, out, page=gallery, may_fail=max_failed_share > 0)
+    found = write_verdicts(
+        judge, images, out, facts,
+        page=gallery, max_failed_share=max_failed_share, spread=spread,
+    )  # fmt: skip
+    failed = f"; {found.failed} failed, see {out / QUARANTINE}" if found.failed else ""
+    print(f"{found.anomalous} of {found.images} images flagged; see {out}{failed}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from blackswan.data.quarantine import Failure, attempt
 from blackswan.data.records import Frame
 from blackswan.distributed.session import in_this_folder, session
 
-MADE = "position long, reason string, made boolean, record string"
+MADE = "position long, reason string, record string"  # both null where an image shows nothing
 
 
 def make_with_spark(
@@ -31,11 +32,13 @@ def make_with_spark(
         table = spark.createDataFrame(pd.DataFrame(listed, columns=["position", "job"]))
         tasks = int(spark.conf.get("spark.sql.shuffle.partitions"))
         done = table.repartition(tasks, "position").mapInPandas(work, MADE).collect()
+    if len(done) != len(jobs):
+        raise RuntimeError(f"Spark ran {len(done)} jobs instead of {len(jobs)}")
     found: list[Frame | Failure | None] = [None] * len(jobs)
     for row in done:
         if row.reason is not None:
             found[row.position] = Failure(jobs[row.position].frame.image, row.reason)
-        elif row.made:
+        elif row.record is not None:
             found[row.position] = Frame(**json.loads(row.record))
     return found
 
@@ -53,15 +56,12 @@ def _make(
         for position, text in zip(batch.position, batch.job, strict=True):
             job = _job(json.loads(text))
             made = attempt(job.frame.image, partial(make, job, seed, patch, frames, folder))
-            if isinstance(made, Failure):
-                values = (position, made.reason, False, None)
-            else:
-                record = None if made is None else json.dumps(asdict(made))
-                values = (position, None, made is not None, record)
-            yield pd.DataFrame([values], columns=columns)
+            reason = made.reason if isinstance(made, Failure) else None
+            record = json.dumps(asdict(made)) if isinstance(made, Frame) else None
+            yield pd.DataFrame([(position, reason, record)], columns=columns)
 
 
-def _job(fields: dict) -> Job:
+def _job(fields: dict[str, Any]) -> Job:
     lender = fields["lender"]
     return Job(
         Frame(**fields["frame"]),

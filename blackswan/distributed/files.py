@@ -106,7 +106,7 @@ def with_bytes(spark: Any, wanted: Any, place: str, folders: list[str]) -> tuple
     limit = int(spark.conf.get("spark.sql.sources.binaryFile.maxLength"))
     readable = listed.filter(F.col("length") <= limit)
     found = readable.select("path", F.col("content").alias("data"))
-    by_spark = found.join(F.broadcast(wanted), "path")
+    by_spark = found.join(wanted, "path")
     others = wanted.join(readable.select("path"), "path", "left_anti")
     return by_spark.unionByName(_unread(others)), root
 

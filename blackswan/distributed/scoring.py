@@ -20,14 +20,14 @@ from blackswan.reporting.verdicts import Spread, prepared, write_part
 SCORED = "number long"
 
 
-def spread_with_spark(model: Path, folder: Path, *, page: bool) -> Spread:
+def spread_with_spark(model: Path, folder: Path, *, page: bool, may_fail: bool) -> Spread:
     """Return what scores parts into `folder`, by the model and in the folders that all share."""
 
     def spread(parts: Iterable[tuple[int, list[SourceImage]]]) -> None:
         listed = [(number, json.dumps([_entry(item) for item in items])) for number, items in parts]
         if not listed:
             return
-        work = in_this_folder(partial(_score, model=model, folder=folder, page=page))
+        work = in_this_folder(partial(_score, model, folder, page=page, may_fail=may_fail))
         with session() as spark:
             table = spark.createDataFrame(pd.DataFrame(listed, columns=["number", "items"]))
             # Many tasks: one that fails costs little.
@@ -43,7 +43,7 @@ def _entry(item: SourceImage) -> tuple[str, str, str, int]:
 
 
 def _score(
-    batches: Iterable[pd.DataFrame], model: Path, folder: Path, *, page: bool
+    model: Path, folder: Path, batches: Iterable[pd.DataFrame], *, page: bool, may_fail: bool
 ) -> Iterator[pd.DataFrame]:
     """Score the parts of a task."""
     for batch in batches:
@@ -53,7 +53,8 @@ def _score(
                 for name, source, path, bit_depth in json.loads(text)
             ]
             judge = _loaded(model)
-            write_part(judge, list(prepared(judge, images)), folder, number, page=page)
+            items = list(prepared(judge, images))
+            write_part(judge, items, folder, number, page=page, may_fail=may_fail)
             yield pd.DataFrame({"number": [number]})
 
 

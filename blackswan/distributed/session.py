@@ -79,7 +79,7 @@ def session() -> Iterator[Any]:
                     spark.stop()
         except (Py4JError, PySparkException, ConnectionError) as error:
             said.seek(0)
-            words = f"{error}\n{said.read().decode(errors='replace')}"
+            words = "\n".join([str(error), said.read().decode(errors="replace")])
             if isinstance(error, PythonException) and not SENTENCE.search(words):
                 raise  # a bug of ours in a task
             raise InputError(explain(words)) from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ from tqdm import tqdm
 from blackswan.data.files import Listing, frame_name, kind_of, list_files, tell_left_out
 from blackswan.data.images import write_png
 from blackswan.data.photos import Photo
+from blackswan.data.quarantine import TABLE as QUARANTINE
+from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources import video
 from blackswan.errors import InputError
@@ -33,6 +36,7 @@ from blackswan.reporting import formats
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 
 Item = TypeVar("Item")
+Prepared = tuple[Frame, np.ndarray] | Failure
 
 # Scores parts of the source, each with its number, wherever; see `write_part`.
 Spread = Callable[[Iterable[tuple[int, list[SourceImage]]]], None]
@@ -61,8 +65,9 @@ SCHEMA = pa.schema(
 class Summary:
     """What came out of a source."""
 
-    images: int
+    images: int  # scored
     anomalous: int
+    failed: int = 0
 
 
 def list_source(path: Path) -> list[Path]:
@@ -125,12 +130,14 @@ def write_verdicts(
     run: dict[str, str],
     *,
     page: bool,
+    max_failed_share: float = 0,
     spread: Spread | None = None,
 ) -> Summary:
     """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
 
-    `run` says what is scored by what; raises InputError where the folder holds another run. The
-    parts that are missing are scored here, or by `spread` elsewhere, each by `write_part`.
+    `run` says what is scored by what; raises InputError where the folder holds another run, and
+    where more than a share of the images fails; what may fail goes to quarantine.csv. The parts
+    that are missing are scored here, or by `spread` elsewhere, each by `write_part`.
     """
     _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
@@ -144,9 +151,11 @@ def write_verdicts(
             with bar:
                 ready = _batched(prepared(model, rest), PART)
                 for number, items in zip(missing, ready, strict=False):
-                    write_part(model, items, folder, number, page=page)
+                    write_part(
+                        model, items, folder, number, page=page, may_fail=max_failed_share > 0
+                    )
                     bar.update(len(items))
-        _join(folder)
+        _join(folder, max_failed_share)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     if page:
         _write_page(folder, run)
@@ -155,16 +164,38 @@ def write_verdicts(
 
 def write_part(
     model: Model,
-    items: Sequence[tuple[Frame, np.ndarray]],
+    items: Sequence[Prepared],
     folder: Path,
     number: int,
     *,
     page: bool,
+    may_fail: bool,
 ) -> None:
-    """Score one part of prepared images into `folder`, whole or not at all."""
-    table = _score(model, items, folder if page else None)
-    with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
+    """Score one part of prepared images into `folder`, whole or not at all.
+
+    Raises InputError where one has failed and none may.
+    """
+    failed = [item for item in items if isinstance(item, Failure)]
+    if failed and not may_fail:
+        raise InputError(failed[0].reason)
+    ready = [item for item in items if not isinstance(item, Failure)]
+    table = _score(model, ready, folder if page else None) if ready else SCHEMA.empty_table()
+    path = folder / PARTS / f"{number:06d}.parquet"
+    if failed:
+        with replace_file(_failed_of(path)) as partial:
+            partial.write_text(json.dumps({item.path: item.reason for item in failed}))
+    with replace_file(path) as partial:
         pq.write_table(table, partial)
+
+
+def _failed_of(part: Path) -> Path:
+    return part.with_suffix(".failed.json")
+
+
+def _read_failed(part: Path) -> dict[str, str]:
+    """Return the reasons of the images of a part that failed, by path."""
+    path = _failed_of(part)
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _claim(folder: Path, run: dict[str, str]) -> None:
@@ -190,8 +221,13 @@ def _not_scored(images: Iterable[SourceImage], parts: Mapping[int, Path]) -> Ite
     images = iter(images)
     for number in count():
         if number in parts:
-            for name in pq.read_table(parts[number], columns=["path"])["path"].to_pylist():
+            scored = pq.read_table(parts[number], columns=["path"])["path"].to_pylist()
+            failed, waiting = _read_failed(parts[number]), iter(scored)
+            for _ in range(len(scored) + len(failed)):
                 found = next(images, None)
+                if found is not None and found.frame.image in failed:
+                    continue
+                name = next(waiting, "the last image")
                 if found is None or found.frame.image != name:
                     raise InputError(
                         f"the source has changed since {name} was scored; delete the folder of the "
@@ -204,11 +240,11 @@ def _not_scored(images: Iterable[SourceImage], parts: Mapping[int, Path]) -> Ite
             return
 
 
-def prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Yield each image as the model wants it, prepared on all cores."""
+def prepared(model: Model, images: Iterable[SourceImage]) -> Iterator[Prepared]:
+    """Yield each image as the model wants it, or why it failed, prepared on all cores."""
 
-    def prepare(item: SourceImage) -> tuple[Frame, np.ndarray]:
-        return item.frame, model.prepare(item.read()[0])
+    def prepare(item: SourceImage) -> Prepared:
+        return attempt(item.frame.image, lambda: (item.frame, model.prepare(item.read()[0])))
 
     return parallel_map(prepare, images)
 
@@ -243,10 +279,12 @@ def _overlay_of(folder: Path, image: str) -> Path:
     return folder / OVERLAYS / f"{frame_name(image)}.png"
 
 
-def _join(folder: Path) -> None:
+def _join(folder: Path, max_failed_share: float) -> None:
     """Put the parts into one Parquet file and one CSV; the Parquet file is the mark of the end."""
     parts = sorted((folder / PARTS).glob("*.parquet"))
-    schema = pq.read_schema(parts[0]) if parts else SCHEMA
+    _write_failed(folder, parts, max_failed_share)
+    schemas = map(pq.read_schema, parts)
+    schema = next((schema for schema in schemas if schema.metadata), SCHEMA)
     with replace_file(folder / CSV) as partial, pa.csv.CSVWriter(partial, schema) as writer:
         for part in parts:
             writer.write(pq.read_table(part))
@@ -255,9 +293,22 @@ def _join(folder: Path) -> None:
             writer.write_table(pq.read_table(part))
 
 
+def _write_failed(folder: Path, parts: list[Path], max_failed_share: float) -> None:
+    """List what failed, if anything did; raises InputError where that is too much."""
+    failed = {path: reason for part in parts for path, reason in _read_failed(part).items()}
+    scored = sum(pq.read_metadata(part).num_rows for part in parts)
+    quarantine = Quarantine(scored + len(failed), max_failed_share, "--max-failed-share")
+    for path, reason in failed.items():
+        quarantine.add(Failure(path, reason))
+    if failed:
+        quarantine.write(folder)
+
+
 def _summary(folder: Path) -> Summary:
     verdicts = pq.read_table(folder / PARQUET, columns=["verdict"])["verdict"]
-    return Summary(len(verdicts), verdicts.to_pylist().count("anomalous"))
+    table = folder / QUARANTINE
+    failed = len(pd.read_csv(table)) if table.exists() else 0
+    return Summary(len(verdicts), verdicts.to_pylist().count("anomalous"), failed)
 
 
 def _write_page(folder: Path, run: dict[str, str]) -> None:

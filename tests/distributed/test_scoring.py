@@ -29,8 +29,8 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def score(finished, photos, out, engine, gallery=True):
-    cli._score(finished.root / "data/detectors/padim", photos, out, 0, gallery, engine)
+def score(finished, photos, out, engine, gallery=True, share=0.0):
+    cli._score(finished.root / "data/detectors/padim", photos, out, 0, gallery, share, engine)
     return [(out / name).read_bytes() for name in FILES if gallery or name != "gallery.html"]
 
 
@@ -71,6 +71,13 @@ def test_a_broken_photo_ends_in_one_sentence(spark, finished, photos, tmp_path):
     for engine in ("local", "spark"):
         with pytest.raises(InputError, match=r"^\S+/photos/1/7.png is empty, corrupt"):
             score(finished, photos, tmp_path / engine, engine)
+    tables = []
+    for engine in ("local", "spark"):
+        out = tmp_path / f"most by {engine}"
+        tables.append(score(finished, photos, out, engine, share=0.04))
+        tables[-1].append((out / "quarantine.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0][-1].startswith(b"path,reason\n1/7.png,")
 
 
 def test_video_is_for_this_machine(finished, tmp_path):

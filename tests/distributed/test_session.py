@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 
-from blackswan.distributed.session import explain, in_this_folder, session
+from blackswan.distributed.session import BATCH_BYTES, explain, in_this_folder, session
 from blackswan.errors import InputError
 
 OPEN = (
@@ -68,6 +69,18 @@ def test_a_task_works_in_the_folder_of_the_run(tmp_path, monkeypatch):
     task = in_this_folder(lambda batches: (Path.cwd() for _ in batches))
     monkeypatch.chdir(ROOT)
     assert list(task([1])) == [tmp_path]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("spark")
+def test_a_task_gets_no_more_than_is_stated(spark):
+    def sizes(batches):
+        yield from (pd.DataFrame({"bytes": [batch.data.str.len().sum()]}) for batch in batches)
+
+    rows = spark.range(150, numPartitions=1).selectExpr("repeat('x', 1000000) as data")
+    found = [row.bytes for row in rows.mapInPandas(sizes, "bytes long").collect()]
+    assert sum(found) == 150_000_000
+    assert BATCH_BYTES / 2 < max(found) <= BATCH_BYTES
 
 
 @pytest.mark.slow
