@@ -17,7 +17,7 @@ from blackswan.data import synthesis
 from blackswan.data.anomalies import Job, make
 from blackswan.data.quarantine import Failure, attempt
 from blackswan.data.records import Frame
-from blackswan.distributed.session import in_this_folder, session
+from blackswan.distributed.session import in_this_folder, one_row, session
 
 MADE = "position long, reason string, record string"  # both null where an image shows nothing
 
@@ -51,14 +51,13 @@ def _make(
     folder: Path,
 ) -> Iterator[pd.DataFrame]:
     """Make the images of a task."""
-    columns = [column.split()[0] for column in MADE.split(", ")]
     for batch in batches:
         for position, text in zip(batch.position, batch.job, strict=True):
             job = _job(json.loads(text))
             made = attempt(job.frame.image, partial(make, job, seed, patch, frames, folder))
             reason = made.reason if isinstance(made, Failure) else None
             record = json.dumps(asdict(made)) if isinstance(made, Frame) else None
-            yield pd.DataFrame([(position, reason, record)], columns=columns)
+            yield one_row(MADE, position, reason, record)
 
 
 def _job(fields: dict[str, Any]) -> Job:

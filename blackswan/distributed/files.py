@@ -45,7 +45,7 @@ def root_of(place: str) -> Root:
     place = place.rstrip("/")
     if place.startswith("file:"):
         place = re.sub("^file:/+", "/", place)
-    return Root(place, "nothing" if "://" in place else "path")
+    return Root(place, "nothing" if ":/" in place else "path")
 
 
 def fetch(url: str) -> bytes:
@@ -72,9 +72,8 @@ def fetch(url: str) -> bytes:
 def with_bytes(spark: Any, wanted: Any, place: str, folders: list[str]) -> tuple[Any, Root]:  # noqa: ANN401
     """Add the column `data` to a Spark table by its column `path` below `place`.
 
-    It is null where Root.open has to read or to say why nobody can. The table may be of any size,
-    its rows are spread to the tasks that read the files. Raises InputError where `place` has none
-    of the `folders`.
+    It is null where Root.open has to read or to say why nobody can. Raises InputError where
+    `place` has none of the `folders`.
     """
     from py4j.protocol import Py4JError
     from pyspark.errors import AnalysisException
@@ -101,7 +100,8 @@ def with_bytes(spark: Any, wanted: Any, place: str, folders: list[str]) -> tuple
         name.alias("path"), "length", "content"
     )
     if listed.filter(F.col("path").contains(":")).select("path").head(1):
-        return _unread(wanted), replace(root, otherwise="fsspec" if "://" in place else "path")
+        readable_by = root.otherwise if root.otherwise == "path" else "fsspec"
+        return _unread(wanted), replace(root, otherwise=readable_by)
     _tell_unlabelled(listed, wanted, place)
     limit = int(spark.conf.get("spark.sql.sources.binaryFile.maxLength"))
     readable = listed.filter(F.col("length") <= limit)

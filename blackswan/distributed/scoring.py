@@ -13,7 +13,7 @@ import pandas as pd
 
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
-from blackswan.distributed.session import in_this_folder, session
+from blackswan.distributed.session import in_this_folder, one_row, session
 from blackswan.evaluation.model import Model, load
 from blackswan.reporting.verdicts import Spread, prepared, write_part
 
@@ -55,7 +55,7 @@ def _score(
             judge = _loaded(model)
             items = list(prepared(judge, images))
             write_part(judge, items, folder, number, page=page, may_fail=may_fail)
-            yield pd.DataFrame({"number": [number]})
+            yield one_row(SCORED, number)
 
 
 @lru_cache(maxsize=1)

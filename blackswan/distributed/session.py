@@ -68,14 +68,16 @@ def session() -> Iterator[Any]:
         ) from None
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     active = SparkSession.getActiveSession()
+    # A platform or spark-submit has started Java, and ends it.
+    ours = active is None and "PYSPARK_GATEWAY_PORT" not in os.environ
     with tempfile.TemporaryFile() as said:
         try:
-            spark = active or _open(said)
+            spark = _open(said) if ours else active or SparkSession.builder.getOrCreate()
             try:
                 with _bounded(spark):
                     yield spark
             finally:
-                if not active:
+                if ours:
                     spark.stop()
         except (Py4JError, PySparkException, ConnectionError) as error:
             said.seek(0)
@@ -95,6 +97,13 @@ def in_this_folder(work: Work) -> Work:
         yield from work(batches)
 
     return there
+
+
+def one_row(schema: str, *values: object) -> pd.DataFrame:
+    """Return a row as a task hands it to Spark, given the schema that Spark was told."""
+    columns = [column.split()[0] for column in schema.split(", ")]
+    # Of objects: what pandas makes of strings, Spark takes only where none is missing.
+    return pd.DataFrame([values], columns=columns, dtype=object)
 
 
 def explain(words: str) -> str:
