@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -31,16 +32,18 @@ def kill_a_worker():
             while time.monotonic() < deadline:
                 if any(folder.rglob(pattern)):
                     # Forks of one daemon, which Spark starts by this module.
-                    workers = [
-                        worker
-                        for daemon in psutil.Process().children(recursive=True)
-                        if "pyspark.daemon" in daemon.cmdline()
-                        for worker in daemon.children()
-                    ]
-                    for worker in workers:
-                        worker.kill()
-                    if workers:
-                        return
+                    with suppress(psutil.Error):  # some end meanwhile
+                        workers = [
+                            worker
+                            for daemon in psutil.Process().children(recursive=True)
+                            if daemon.status() != psutil.STATUS_ZOMBIE
+                            if "pyspark.daemon" in daemon.cmdline()
+                            for worker in daemon.children()
+                        ]
+                        for worker in workers:
+                            worker.kill()
+                        if workers:
+                            return
                 time.sleep(0.005)
 
         threads.append(threading.Thread(target=kill))

@@ -33,6 +33,7 @@ def test_a_root_is_a_folder_or_a_url():
     assert root_of("abfss://c@a.dfs.core.windows.net/x/") == Root(
         "abfss://c@a.dfs.core.windows.net/x", "nothing"
     )
+    assert root_of("dbfs:/Volumes/a").otherwise == "nothing"
     assert hadoop_path("/mnt/x") == "file:/mnt/x"
     assert hadoop_path("/Volumes/a/b/c/x") == "/Volumes/a/b/c/x"
     assert hadoop_path("abfss://c@a/x") == "abfss://c@a/x"

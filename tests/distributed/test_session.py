@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from blackswan.distributed.session import BATCH_BYTES, explain, in_this_folder, session
+from blackswan.distributed.session import BATCH_BYTES, explain, in_this_folder, one_row, session
 from blackswan.errors import InputError
 
 OPEN = (
@@ -69,6 +69,12 @@ def test_a_task_works_in_the_folder_of_the_run(tmp_path, monkeypatch):
     task = in_this_folder(lambda batches: (Path.cwd() for _ in batches))
     monkeypatch.chdir(ROOT)
     assert list(task([1])) == [tmp_path]
+
+
+def test_a_row_keeps_what_is_missing():
+    row = one_row("number long, text string", 3, None)
+    assert row.to_dict("list") == {"number": [3], "text": [None]}
+    assert row.dtypes.tolist() == [object, object]
 
 
 @pytest.mark.slow
