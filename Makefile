@@ -75,9 +75,9 @@ clean: ## remove caches and leftovers; data, models and .venv stay
 	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
 		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
 
-$(VENV)/.mlflow: $(VENV)/.core
+$(VENV)/.mlflow $(VENV)/.spark: $(VENV)/.core
 	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[mlflow]'
+		--constraint constraints.txt --editable '.[$(@:$(VENV)/.%=%)]'
 	@touch $@
 
 # One stamp per set of packages, each a superset of the one before: make installs again when

@@ -13,15 +13,20 @@ from typing import Annotated
 
 import typer
 
+from blackswan.data.files import kind_of
+from blackswan.data.quarantine import TABLE as QUARANTINE
+from blackswan.data.sources import video
 from blackswan.data.sources.opening import SourceParams
-from blackswan.data.sources.table import preprocessing_of
+from blackswan.data.sources.table import PARQUET, preprocessing_of
 from blackswan.data.sources.video import Sampling
+from blackswan.distributed.scoring import spread_with_spark
 from blackswan.errors import InputError, cause, explained
 from blackswan.evaluation import source_check
 from blackswan.evaluation.model import load
-from blackswan.params import PARAMS, load_section
+from blackswan.params import PARAMS, Engine, load_section
 from blackswan.reporting.verdicts import (
     Judge,
+    Spread,
     list_source,
     open_images,
     state_of,
@@ -47,12 +52,18 @@ def score(
     out: Annotated[Path, typer.Option(help="folder of the verdicts")] = Path("verdicts"),
     every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
     gallery: Annotated[bool, typer.Option(help="overlays of what is flagged, and a page")] = False,
+    max_failed_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of the images, listed in quarantine.csv")
+    ] = 0,
+    engine: Annotated[Engine, typer.Option(help="spark: photos, by a cluster")] = "local",
 ) -> None:
     """Judge new images: verdicts.parquet and verdicts.csv with score, p-value and verdict.
 
     The same command again goes on where a run was killed.
     """
-    explained(lambda: _score(model, source, out, every_n_seconds, gallery))
+    explained(
+        lambda: _score(model, source, out, every_n_seconds, gallery, max_failed_share, engine)
+    )
 
 
 @app.command()
@@ -138,10 +149,23 @@ def _changed_params(changes: list[str]) -> Iterator[Path]:
         yield copy
 
 
-def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery: bool) -> None:
+def _score(
+    model: Path,
+    source: Path,
+    out: Path,
+    every_n_seconds: float,
+    gallery: bool,
+    max_failed_share: float,
+    engine: Engine,
+) -> None:
     judge, files = load(model), _files_to_score(source, out)
     if (done := preprocessing_of(files)) is not None:
         judge = judge.for_prepared(done)
+    spread = None
+    if engine == "spark":
+        if kind_of(files[0]) in {*video.SUFFIXES, PARQUET}:
+            raise InputError(f"--engine spark scores photos, which {source} is not; leave it out")
+        spread = spread_with_spark(model, out, page=gallery, may_fail=max_failed_share > 0)
     facts = {
         "detector": judge.facts.detector,
         "alpha": f"{judge.facts.alpha:g}",
@@ -149,7 +173,10 @@ def _score(model: Path, source: Path, out: Path, every_n_seconds: float, gallery
         "data_sha256": judge.facts.data_sha256,
     }
     bit_depth = judge.facts.preprocessing.bit_depth
-    _write(judge, source, files, out, facts, every_n_seconds, bit_depth, gallery=gallery)
+    _write(
+        judge, source, files, out, facts, every_n_seconds, bit_depth,
+        page=gallery, max_failed_share=max_failed_share, spread=spread,
+    )  # fmt: skip
 
 
 def _files_to_score(source: Path, out: Path) -> list[Path]:
@@ -167,7 +194,9 @@ def _write(
     every_n_seconds: float,
     bit_depth: int,
     *,
-    gallery: bool = False,
+    page: bool = False,
+    max_failed_share: float = 0,
+    spread: Spread | None = None,
 ) -> None:
     sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
     facts = facts | {
@@ -176,8 +205,12 @@ def _write(
         "every_n_seconds": f"{every_n_seconds:g}",
     }
     images = open_images(source, files, sampling, bit_depth)
-    found = write_verdicts(judge, images, out, facts, page=gallery)
-    print(f"{found.anomalous} of {found.images} images flagged; see {out}")
+    found = write_verdicts(
+        judge, images, out, facts,
+        page=page, max_failed_share=max_failed_share, spread=spread,
+    )  # fmt: skip
+    failed = f"; {found.failed} failed, see {out / QUARANTINE}" if found.failed else ""
+    print(f"{found.anomalous} of {found.images} images flagged; see {out}{failed}")
 
 
 def _register(model: Path, name: str, new_test: bool) -> None:

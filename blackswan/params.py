@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -70,6 +70,7 @@ def in_short(size: tuple[int, int]) -> int | list[int]:
 Size = Annotated[tuple[int, int], BeforeValidator(as_size), PlainSerializer(in_short)]
 InputPath = Annotated[Path, BeforeValidator(_as_written)]  # of what a person brings along
 InputName = Annotated[str, BeforeValidator(_as_name)]  # of what lies in it, / between levels
+Engine = Literal["local", "spark"]  # what runs the work of a stage; the bytes are the same
 AnySection = TypeVar("AnySection", bound=BaseModel)  # a Section, or a RootModel of one value
 
 

@@ -7,30 +7,19 @@ Crops, resizes and encodes every image, and adds augmented copies to the train s
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field
-
-from blackswan.data import augmentation, preprocessing
-from blackswan.data.augmentation import augment
-from blackswan.data.dataset import LABELS, Row, write_shards
-from blackswan.data.images import (
-    Crop,
-    ImageSize,
-    ShorterSide,
-    crop_and_resize,
-    crop_box,
-    encode_png,
-    read_image,
-    read_mask,
-    scaled_size,
-)
-from blackswan.data.preprocessing import Step
+from blackswan.data import preprocessing
+from blackswan.data.dataset import Row, write_shards
+from blackswan.data.images import crop_box, read_image, scaled_size
+from blackswan.data.preprocessing import Preprocessing, Step
+from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, read_index
+from blackswan.data.rows import File, Params, build_rows, check_one_size
 from blackswan.data.splits import SPLITS
-from blackswan.errors import InputError, run
+from blackswan.distributed import datasets
+from blackswan.errors import run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
-from blackswan.params import Section, load_section
-from blackswan.seeds import generator
+from blackswan.params import load_section
 
 DATA = Path("data")
 FRAMES = Path("data/frames")
@@ -39,18 +28,8 @@ LABEL_TABLE = Path("data/labels.csv")
 DATASET = Path("data/dataset")
 
 
-class Params(Section):
-    """What a row of the dataset looks like."""
-
-    seed: int = Field(ge=0)
-    crop: Crop
-    image_size: ImageSize | None  # null keeps the size of the frames
-    rows_per_shard: int = Field(ge=1)
-    augment: augmentation.Params
-
-
-def check_sizes(records: list[Frame], params: Params) -> None:
-    """Raise InputError where the images would not be of one size, and no canvas is named."""
+def sizes(records: list[Frame], params: Params) -> Iterator[tuple[tuple[int, int], str]]:
+    """Yield the (height, width) that each image which can be read has in the dataset."""
 
     def size(record: Frame) -> tuple[int, int]:
         height, width = read_image(DATA / record.image).shape[:2]
@@ -59,80 +38,59 @@ def check_sizes(records: list[Frame], params: Params) -> None:
         wanted = params.image_size
         return shape if wanted is None else scaled_size(wanted, shape, record.image)
 
-    sizes = parallel_map(size, records)
-    images = {size: record.image for size, record in zip(sizes, records, strict=True)}
-    if len(images) > 1:
-        one, other, *_ = images.values()
-        canvas = [max(sides) for sides in zip(*images, strict=True)]
-        raise InputError(
-            f"{one} and {other} differ in size; set build_dataset.image_size to a size, or to "
-            f"{{within: {canvas}}} or smaller, which keeps every aspect"
-        )
+    found = parallel_map(lambda record: attempt(record.image, lambda: size(record)), records)
+    for record, shape in zip(records, found, strict=True):
+        if not isinstance(shape, Failure):
+            yield shape, record.image
 
 
-def build_rows(record: Frame, params: Params) -> list[Row]:
-    """Return the row of one labelled image, and its augmented copies if it is a train image."""
-    image = read_image(DATA / record.image)
-    mask = read_mask(DATA / record.mask, image.shape[:2]) if record.mask else None
-    image = crop_and_resize(image, params.crop, params.image_size, name=record.image)
-    if mask is not None:
-        mask = crop_and_resize(mask, params.crop, params.image_size, mask=True)
-        if not mask.any():
-            raise InputError(
-                f"build_dataset.crop leaves nothing of the anomaly of {record.image}; "
-                "crop in extract_frames instead"
-            )
-
-    copies = params.augment.copies if record.split == "train" else 0
-    versions = [(record.image, image, mask)]
-    for copy in range(1, copies + 1):
-        name = f"{record.image.removesuffix('.png')}-augmented-{copy}.png"
-        versions.append((name, *augment(image, mask, params.augment, generator(params.seed, name))))
-    return [
-        Row(
-            path=name,
-            image=encode_png(pixels),
-            mask=None if region is None else encode_png(region),
-            label=LABELS.index(record.label),
-            defect=record.defect,
-            synthetic=(DATA / record.image).is_relative_to(ANOMALIES),
-            augmented=name != record.image,
-            group=record.group,
-            timestamp_s=record.timestamp_s,
-        )
-        for name, pixels, region in versions
-    ]
-
-
-def iterate_rows(records: list[Frame], params: Params) -> Iterator[Row]:
+def iterate_rows(records: list[Frame], params: Params, quarantine: Quarantine) -> Iterator[Row]:
     """Build the rows on all cores, a bounded number at a time."""
-    for rows in parallel_map(lambda record: build_rows(record, params), records):
-        yield from rows
+
+    def build(record: Frame) -> list[Row]:
+        mask = File(str(DATA / record.mask)) if record.mask else None
+        return build_rows(record, File(str(DATA / record.image)), mask, params)
+
+    found = parallel_map(lambda record: attempt(record.image, lambda: build(record)), records)
+    for rows in found:
+        if isinstance(rows, Failure):
+            quarantine.add(rows)
+        else:
+            yield from rows
+
+
+def write_here(
+    folder: Path,
+    records: list[Frame],
+    params: Params,
+    done: Preprocessing,
+    quarantine: Quarantine,
+) -> dict[str, int]:
+    """Write the shards of each split with the cores of this machine; return their rows."""
+    if params.keeps_sizes:
+        check_one_size(sizes(records, params))
+    counts = {}
+    for split in SPLITS:
+        chosen = [record for record in records if record.split == split]
+        rows = iterate_rows(chosen, params, quarantine)
+        counts[split] = write_shards(folder, split, rows, params.rows_per_shard, done)
+    return counts
 
 
 def main() -> None:
-    """Write the shards of each split."""
+    """Write the shards of each split, and what failed."""
     params = load_section(Params, "build_dataset")
     records = read_index(LABEL_TABLE)
-    if params.image_size is None or isinstance(params.image_size, ShorterSide):
-        check_sizes(records, params)
-    counts = {}
+    quarantine = Quarantine(len(records), params.max_failed_share, "build_dataset.max_failed_share")
+    write = write_here if params.engine == "local" else datasets.write_with_spark
     with replace_folder(DATASET) as folder:
         step = Step(crop=params.crop, size=params.image_size)
         earlier = preprocessing.read(FRAMES / "preprocessing.json")
         done = earlier.model_copy(update={"steps": [*earlier.steps, step]})
-        for split in SPLITS:
-            chosen = [record for record in records if record.split == split]
-            counts[split] = len(chosen) * (1 + params.augment.copies if split == "train" else 1)
-            write_shards(
-                folder,
-                split,
-                iterate_rows(chosen, params),
-                counts[split],
-                params.rows_per_shard,
-                done,
-            )
-    print(f"{DATASET}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+        counts = write(folder, records, params, done, quarantine)
+        quarantine.write(folder)
+    rows = ", ".join(f"{split} {count}" for split, count in counts.items())
+    print(f"{DATASET}: {rows}{quarantine.told(DATASET)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ workers changes a byte. `dvc repro synthesize_anomalies`
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from operator import attrgetter
 from pathlib import Path
@@ -18,14 +17,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from blackswan.data import splits, synthesis
-from blackswan.data.images import read_image, write_png
+from blackswan.data.anomalies import Job, make
+from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.sequences import with_times
 from blackswan.data.splits import SPLITS, assign_splits
+from blackswan.distributed.anomalies import make_with_spark
 from blackswan.errors import InputError, run
 from blackswan.outputs import replace_folder
 from blackswan.parallel import parallel_map
-from blackswan.params import Section, load_section
+from blackswan.params import Engine, Section, load_section
 from blackswan.seeds import generator
 
 FRAMES = Path("data/frames")
@@ -36,6 +37,8 @@ class Params(Section):
     """Which anomalies are made, and how many."""
 
     seed: int = Field(ge=0)
+    engine: Engine
+    max_failed_share: float = Field(ge=0, lt=1)  # of the frames, which go to quarantine.csv
     # What train, validation and the main test table hold.
     generators: list[synthesis.GeneratorName] = Field(min_length=1)
     unseen: list[synthesis.GeneratorName]  # test only, in a table of their own
@@ -51,16 +54,6 @@ class Params(Section):
             if kind in self.unseen:
                 raise ValueError(f"unseen lists {kind}, which training sees; take it out")
         return self
-
-
-@dataclass(frozen=True)
-class Job:
-    """One anomalous image to make."""
-
-    frame: Frame
-    generator: synthesis.GeneratorName
-    name: str  # of the new image, without suffix
-    lender: Frame | None = None  # what poisson_blend takes patches of
 
 
 def plan(frames: list[Frame], params: Params) -> list[Job]:
@@ -109,31 +102,13 @@ def _lender(frame: Frame, by_group: list[Frame], rng: np.random.Generator) -> Fr
     return by_group[chosen if chosen < first else chosen + last - first]
 
 
-def make(job: Job, params: Params, folder: Path) -> Frame | None:
-    """Write one anomalous image and its mask; None where the frame is too flat or too small."""
-    lent = None
-    if job.lender is not None:
-        lent = synthesis.to_lend(read_image(FRAMES / job.lender.image))
-    made = synthesis.synthesize(
-        read_image(FRAMES / job.frame.image),  # not kept here: it may be large
-        job.generator,
-        params.patch,
-        generator(params.seed, job.name),
-        lent,
+def make_here(
+    jobs: list[Job], seed: int, patch: synthesis.Params, frames: Path, folder: Path
+) -> Iterator[Frame | Failure | None]:
+    """Make each image on the cores of this machine; yield it, or why its frame failed."""
+    return parallel_map(
+        lambda job: attempt(job.frame.image, lambda: make(job, seed, patch, frames, folder)), jobs
     )
-    if made is None:
-        return None
-    anomalous, mask = made
-    record = Frame(
-        f"images/{job.name}.png",
-        job.frame.image,
-        label="anomalous",
-        defect=job.generator,
-        mask=f"masks/{job.name}.png",
-    )
-    write_png(folder / record.image, anomalous)
-    write_png(folder / record.mask, mask)
-    return record
 
 
 def main() -> None:
@@ -142,23 +117,31 @@ def main() -> None:
     split = load_section(splits.Params, "split")
     frames = assign_splits(with_times(read_index(FRAMES / "index.csv"), FRAMES, split), split)
     jobs = plan(frames, params)
+    key = "synthesize_anomalies.max_failed_share"
+    quarantine = Quarantine(len(frames), params.max_failed_share, key)
+    engine = make_here if params.engine == "local" else make_with_spark
+    made, shows_nothing = [], Counter[str]()
     with replace_folder(ANOMALIES) as folder:
-        made = [
-            record for record in parallel_map(lambda job: make(job, params, folder), jobs) if record
-        ]
+        found = engine(jobs, params.seed, params.patch, FRAMES, folder)
+        for job, record in zip(jobs, found, strict=True):
+            if isinstance(record, Failure):
+                quarantine.add(record)
+            elif record:
+                made.append(record)
+            else:
+                shows_nothing[job.generator] += 1
         if not made:
             raise InputError(
                 f"no frame of {FRAMES} can show {' or '.join(params.generators)}; "
                 "are they all one colour?"
             )
         write_index(folder / "index.csv", made)
-    missing = Counter[str](job.generator for job in jobs) - Counter(
-        record.defect for record in made
-    )
-    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(missing.items())) or "none"
+        quarantine.write(folder)
+    left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(shows_nothing.items()))
     print(
         f"{len(made)} anomalous images from {len(frames)} frames; "
-        f"left out, for the frame is too flat or too small: {left_out}"
+        f"left out, for the frame is too flat or too small: {left_out or 'none'}"
+        f"{quarantine.told(ANOMALIES)}"
     )
 
 

@@ -81,6 +81,8 @@ def _prints(node):
 ALLOWED = {
     "blackswan/errors.py": {"str(error)"},  # is the disk full, may a secret be in it
     "blackswan/data/decoding.py": {"str(error)"},  # is the memory full
+    "blackswan/distributed/files.py": {"str(error)"},  # has Spark no driver
+    "blackswan/distributed/session.py": {"str(error)"},  # what went wrong; cleaned in `explain`
     "tools/remote.py": {"str(error)"},  # the place of a wrong setting, checked to be a name
 }
 

@@ -357,7 +357,7 @@ def test_the_vit_and_its_threshold_never_see_the_test_split(project: Path) -> No
         for row in Split(project / "data/dataset", "test")
     ]
     shutil.rmtree(project / "data/models/vit")
-    write_shards(project / "data/dataset", "test", noisy, len(noisy), 20)
+    write_shards(project / "data/dataset", "test", noisy, 20)
     for words in (["stages/train_vit.py"], ["stages/evaluate_detector.py", "vit"]):
         subprocess.run([sys.executable, *words], cwd=project, check=True)
     assert {path: path.read_bytes() for path in before} == before

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -76,33 +77,54 @@ def write_shards(
     folder: Path,
     split: str,
     rows: Iterable[Row],
-    count: int,
     rows_per_shard: int,
     preprocessing: Preprocessing | None = None,
-) -> None:
-    """Write `count` rows into the folder of a split, holding one row group in memory.
+) -> int:
+    """Write rows into the folder of a split, holding one row group in memory; return their number.
 
-    The shards are <split>/<split>-00000-of-0000N.parquet; their metadata say what was done to the
-    images, so that new ones can be prepared alike.
+    The shards are <split>/<split>-00000-of-0000N.parquet, one without rows where there is none.
+    """
+    (folder / split).mkdir(parents=True, exist_ok=True)
+    iterator, shards, count = iter(rows), 0, 0
+    for row in chain([next(iterator, None)], iterator):
+        part = [] if row is None else chain([row], islice(iterator, rows_per_shard - 1))
+        count += write_shard(folder / split / f"{shards}.parquet", part, preprocessing)
+        shards += 1
+    for shard in range(shards):
+        (folder / split / f"{shard}.parquet").rename(shard_path(folder, split, shard, shards))
+    return count
+
+
+def shard_count(rows: int, rows_per_shard: int) -> int:
+    """Return how many shards a split of so many rows has."""
+    return max(1, -(-rows // rows_per_shard))
+
+
+def shard_path(folder: Path, split: str, shard: int, shards: int) -> Path:
+    """Return where a shard lies that is one of `shards` of its split."""
+    return folder / split / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def write_shard(path: Path, rows: Iterable[Row], preprocessing: Preprocessing | None = None) -> int:
+    """Write one shard, holding one row group in memory; return the number of its rows.
+
+    Its metadata say what was done to the images, so that new ones can be prepared alike.
     """
     done = (preprocessing or Preprocessing(steps=[])).model_dump_json()
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, PREPROCESSING: done})
-    (folder / split).mkdir(parents=True, exist_ok=True)
-    shards = max(1, -(-count // rows_per_shard))
-    iterator = iter(rows)
-    for shard in range(shards):
-        path = folder / split / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
-        # Image bytes are compressed already.
-        with pq.ParquetWriter(
-            path, schema, compression="none", use_dictionary=["defect", "group"]
-        ) as writer:
-            remaining = min(rows_per_shard, count - shard * rows_per_shard)
-            while remaining:
-                group = [_to_dict(next(iterator))]
-                while len(group) < min(ROWS_PER_GROUP, remaining) and _size(group) < GROUP_BYTES:
-                    group.append(_to_dict(next(iterator)))
-                writer.write_table(pa.Table.from_pylist(group, schema))
-                remaining -= len(group)
+    iterator, count = map(_to_dict, rows), 0
+    # Image bytes are compressed already.
+    with pq.ParquetWriter(
+        path, schema, compression="none", use_dictionary=["defect", "group"]
+    ) as writer:
+        while group := list(islice(iterator, 1)):
+            while len(group) < ROWS_PER_GROUP and _size(group) < GROUP_BYTES:
+                if (row := next(iterator, None)) is None:
+                    break
+                group.append(row)
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            count += len(group)
+    return count
 
 
 def _size(group: list[dict[str, Any]]) -> int:

@@ -97,13 +97,13 @@ _PNG_MASK = [
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as uint8 (H, W, 3) RGB.
+def read_image(file: Path | io.BytesIO, name: str = "") -> np.ndarray:
+    """Read an image file as uint8 (H, W, 3) RGB; `name` stands in the error, by default its path.
 
     EXIF orientation is applied, colour profiles are not; the first page of several is taken.
     16 bits keep their high byte, and what is transparent becomes black. Raises InputError.
     """
-    return decode_rgb(path, str(path))
+    return decode_rgb(file, name or str(file))
 
 
 def read_turned(path: Path, bit_depth: int) -> tuple[np.ndarray, object]:
@@ -115,18 +115,25 @@ def read_turned(path: Path, bit_depth: int) -> tuple[np.ndarray, object]:
 
 
 def read_mask(
-    path: Path, size: tuple[int, int], orientation: object = 1, *, inverted: bool = False
+    file: Path | io.BytesIO,
+    size: tuple[int, int],
+    orientation: object = 1,
+    *,
+    inverted: bool = False,
+    name: str = "",
 ) -> np.ndarray:
     """Read a mask file of `size` (H, W) as bool (H, W); whatever is not black is anomalous.
 
     `inverted`, whatever is not white. Where alpha varies, it tells; JPEG is cut at half.
-    `orientation` is the EXIF one that turns a mask without its own. Raises InputError for another
-    size, for a JPEG that is not black and white and for a broken file.
+    `orientation` is the EXIF one that turns a mask without its own, `name` stands in the error, by
+    default its path. Raises InputError for another size, for a JPEG that is not black and white and
+    for a broken file.
     """
-    mask = decode_marks(path, str(path), orientation, inverted=inverted)
+    name = name or str(file)
+    mask = decode_marks(file, name, orientation, inverted=inverted)
     if mask.shape != tuple(size):
         raise InputError(
-            f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+            f"the mask {name} is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
             f"{size[1]} x {size[0]}; replace it by a mask of the image's size"
         )
     return mask

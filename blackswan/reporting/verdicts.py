@@ -7,12 +7,13 @@ so that each image is scored once and memory does not grow with their number.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -22,6 +23,8 @@ from tqdm import tqdm
 from blackswan.data.files import Listing, frame_name, kind_of, list_files, tell_left_out
 from blackswan.data.images import write_png
 from blackswan.data.photos import Photo
+from blackswan.data.quarantine import TABLE as QUARANTINE
+from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources import table, video
 from blackswan.errors import InputError
@@ -32,6 +35,10 @@ from blackswan.reporting import formats
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 
 Item = TypeVar("Item")
+Prepared = tuple[Frame, Any] | Failure
+
+# Scores parts of the source, each with its number, wherever; see `write_part`.
+Spread = Callable[[Iterable[tuple[int, list[SourceImage]]]], None]
 
 PART = 64  # images of a part: what a kill may cost
 BATCH = 16  # images that a detector gets at once
@@ -70,8 +77,9 @@ Judge = Model | Remote
 class Summary:
     """What came out of a source."""
 
-    images: int
+    images: int  # scored
     anomalous: int
+    failed: int = 0
 
 
 def list_source(path: Path) -> list[Path]:
@@ -133,29 +141,79 @@ def state_of(files: list[Path]) -> str:
 
 
 def write_verdicts(
-    judge: Judge, images: Iterable[SourceImage], folder: Path, run: dict[str, str], *, page: bool
+    judge: Judge,
+    images: Iterable[SourceImage],
+    folder: Path,
+    run: dict[str, str],
+    *,
+    page: bool,
+    max_failed_share: float = 0,
+    spread: Spread | None = None,
 ) -> Summary:
     """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
 
-    `run` says what is scored by what; raises InputError where the folder holds another run. A page
-    needs a Model.
+    `run` says what is scored by what; raises InputError where the folder holds another run, and
+    where more than a share of the images fails; what may fail goes to quarantine.csv. The parts
+    that are missing are scored here, or by `spread` elsewhere, each by `write_part`. A page needs
+    a Model.
     """
     _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
-        done = sorted((folder / PARTS).glob("*.parquet"))
+        done = {int(path.stem): path for path in (folder / PARTS).glob("*.parquet")}
         rest = _not_scored(images, done)
-        bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
-        with bar:
-            for number, items in enumerate(_batched(_prepared(judge, rest), PART), start=len(done)):
-                scored = _score(judge, items, folder if page else None)
-                with replace_file(folder / PARTS / f"{number:06d}.parquet") as partial:
-                    pq.write_table(scored, partial)
-                bar.update(len(items))
-        _join(folder)
+        missing = (number for number in count() if number not in done)
+        if spread is not None:
+            spread(zip(missing, _batched(rest, PART), strict=False))
+        else:
+            bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
+            with bar:
+                ready = _batched(prepared(judge, rest), PART)
+                for number, items in zip(missing, ready, strict=False):
+                    write_part(
+                        judge, items, folder, number, page=page, may_fail=max_failed_share > 0
+                    )
+                    bar.update(len(items))
+        _join(folder, max_failed_share)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     if page:
         _write_page(folder, run)
     return _summary(folder)
+
+
+def write_part(
+    judge: Judge,
+    items: Sequence[Prepared],
+    folder: Path,
+    number: int,
+    *,
+    page: bool,
+    may_fail: bool,
+) -> None:
+    """Score one part of prepared images into `folder`, whole or not at all.
+
+    Raises InputError where one has failed and none may.
+    """
+    failed = [item for item in items if isinstance(item, Failure)]
+    if failed and not may_fail:
+        raise InputError(failed[0].reason)
+    ready = [item for item in items if not isinstance(item, Failure)]
+    scored = _score(judge, ready, folder if page else None) if ready else SCHEMA.empty_table()
+    path = folder / PARTS / f"{number:06d}.parquet"
+    if failed:
+        with replace_file(_failed_of(path)) as partial:
+            partial.write_text(json.dumps({item.path: item.reason for item in failed}))
+    with replace_file(path) as partial:
+        pq.write_table(scored, partial)
+
+
+def _failed_of(part: Path) -> Path:
+    return part.with_suffix(".failed.json")
+
+
+def _read_failed(part: Path) -> dict[str, str]:
+    """Return the reasons of the images of a part that failed, by path."""
+    path = _failed_of(part)
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _claim(folder: Path, run: dict[str, str]) -> None:
@@ -176,25 +234,40 @@ def _claim(folder: Path, run: dict[str, str]) -> None:
         )
 
 
-def _not_scored(images: Iterable[SourceImage], parts: Sequence[Path]) -> Iterator[SourceImage]:
-    """Skip what the parts hold; raises InputError where `images` no longer begin with it."""
+def _not_scored(images: Iterable[SourceImage], parts: Mapping[int, Path]) -> Iterator[SourceImage]:
+    """Skip what the parts hold; raises InputError where `images` are no longer those."""
     images = iter(images)
-    for part in parts:
-        for name in pq.read_table(part, columns=["path"])["path"].to_pylist():
-            found = next(images, None)
-            if found is None or found.frame.image != name:
-                raise InputError(
-                    f"the source has changed since {name} was scored; delete the folder of the "
-                    "verdicts, or name another with --out"
-                )
-    yield from images
+    for number in count():
+        if number in parts:
+            scored = pq.read_table(parts[number], columns=["path"])["path"].to_pylist()
+            failed, waiting = _read_failed(parts[number]), iter(scored)
+            for _ in range(len(scored) + len(failed)):
+                found = next(images, None)
+                if found is not None and found.frame.image in failed:
+                    continue
+                name = next(waiting, "the last image")
+                if found is None or found.frame.image != name:
+                    raise InputError(
+                        f"the source has changed since {name} was scored; delete the folder of the "
+                        "verdicts, or name another with --out"
+                    )
+        elif (first := next(images, None)) is not None:
+            yield first
+            yield from islice(images, PART - 1)
+        elif number > max(parts, default=-1):
+            return
 
 
-def _prepared(judge: Judge, images: Iterable[SourceImage]) -> Iterator[tuple[Frame, Any]]:
+def prepared(judge: Judge, images: Iterable[SourceImage]) -> Iterator[Prepared]:
+    """Yield each image as the judge wants it, or why it failed, prepared on all cores."""
+
     def read(item: SourceImage) -> tuple[Frame, Any]:
         if isinstance(judge, Model):
             return item.frame, judge.prepare(item.read()[0])
         return item.frame, judge.read(item)
+
+    def prepare(item: SourceImage) -> Prepared:
+        return attempt(item.frame.image, lambda: read(item))
 
     return parallel_map(read, images)
 
@@ -228,10 +301,12 @@ def _overlay_of(folder: Path, image: str) -> Path:
     return folder / OVERLAYS / f"{frame_name(image)}.png"
 
 
-def _join(folder: Path) -> None:
+def _join(folder: Path, max_failed_share: float) -> None:
     """Put the parts into one Parquet file and one CSV; the Parquet file is the mark of the end."""
     parts = sorted((folder / PARTS).glob("*.parquet"))
-    schema = pq.read_schema(parts[0]) if parts else SCHEMA
+    _write_failed(folder, parts, max_failed_share)
+    schemas = map(pq.read_schema, parts)
+    schema = next((schema for schema in schemas if schema.metadata), SCHEMA)
     with replace_file(folder / CSV) as partial, pa.csv.CSVWriter(partial, schema) as writer:
         for part in parts:
             writer.write(pq.read_table(part))
@@ -240,9 +315,22 @@ def _join(folder: Path) -> None:
             writer.write_table(pq.read_table(part))
 
 
+def _write_failed(folder: Path, parts: list[Path], max_failed_share: float) -> None:
+    """List what failed, if anything did; raises InputError where that is too much."""
+    failed = {path: reason for part in parts for path, reason in _read_failed(part).items()}
+    scored = sum(pq.read_metadata(part).num_rows for part in parts)
+    quarantine = Quarantine(scored + len(failed), max_failed_share, "--max-failed-share")
+    for path, reason in failed.items():
+        quarantine.add(Failure(path, reason))
+    if failed:
+        quarantine.write(folder)
+
+
 def _summary(folder: Path) -> Summary:
     verdicts = pq.read_table(folder / PARQUET, columns=["verdict"])["verdict"]
-    return Summary(len(verdicts), verdicts.to_pylist().count("anomalous"))
+    quarantine = folder / QUARANTINE
+    failed = len(pd.read_csv(quarantine)) if quarantine.exists() else 0
+    return Summary(len(verdicts), verdicts.to_pylist().count("anomalous"), failed)
 
 
 def _write_page(folder: Path, run: dict[str, str]) -> None:

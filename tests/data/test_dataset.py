@@ -38,7 +38,7 @@ ROWS = [make_row(number) for number in range(COUNT)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("dataset")
-    write_shards(path, "train", ROWS, COUNT, rows_per_shard=20)
+    write_shards(path, "train", ROWS, rows_per_shard=20)
     return path
 
 
@@ -57,7 +57,7 @@ def test_shards_and_row_groups(folder):
 
 def test_a_row_group_of_large_images_ends_early(tmp_path, monkeypatch):
     monkeypatch.setattr("blackswan.data.dataset.GROUP_BYTES", 2 * len(ROWS[0].image))
-    write_shards(tmp_path, "train", ROWS, COUNT, rows_per_shard=20)
+    write_shards(tmp_path, "train", ROWS, rows_per_shard=20)
     file = pq.ParquetFile(tmp_path / "train/train-00002-of-00003.parquet")
     assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [2, 2, 1]
     split = Split(tmp_path, "train")
@@ -76,7 +76,7 @@ def test_rows_are_read_as_they_were_written_in_any_order(folder):
 
 
 def test_twice_the_same_bytes(folder, tmp_path):
-    write_shards(tmp_path, "train", iter(ROWS), COUNT, rows_per_shard=20)
+    write_shards(tmp_path, "train", iter(ROWS), rows_per_shard=20)
     for path in (folder / "train").iterdir():
         assert (tmp_path / "train" / path.name).read_bytes() == path.read_bytes()
 
@@ -175,7 +175,7 @@ def test_writing_holds_one_row_group_at_a_time(tmp_path):
             yield Row(f"{number}.png", bytes([number]) * size, None, 0, "", False, False, "", None)
 
     tracemalloc.start()
-    write_shards(tmp_path, "train", rows(), 120, rows_per_shard=60)
+    write_shards(tmp_path, "train", rows(), rows_per_shard=60)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * ROWS_PER_GROUP * size

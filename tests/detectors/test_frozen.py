@@ -27,7 +27,7 @@ def network(request, tmp_path) -> vit.Network:
 
 @pytest.fixture
 def training_rows(tmp_path) -> vit.TrainingRows:
-    write_shards(tmp_path / "dataset", "train", (draw(i) for i in range(5)), 5, 100)
+    write_shards(tmp_path / "dataset", "train", (draw(i) for i in range(5)), 100)
     inputs = vit.Input(image_size=SIZE, patch_size=14, mean=(0.5,) * 3, deviation=(0.25,) * 3)
     return vit.TrainingRows(Split(tmp_path / "dataset", "train"), inputs)
 

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_and_scores_nothing_twice(photos, tmp_path, monkeyp
 
 def test_a_source_that_changed_meanwhile_is_refused(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(verdicts, "PART", 3)
-    monkeypatch.setattr(verdicts, "_join", lambda folder: 1 / 0)
+    monkeypatch.setattr(verdicts, "_join", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(tmp_path / "out", photos)
     (photos / "0/2.png").unlink()
@@ -194,3 +194,45 @@ def test_what_is_left_out_of_a_folder_of_photos_is_counted(photos, capsys):
     (photos / "notes.heic").touch()
     assert len(list_source(photos)) == 10
     assert "left out 1 .heic" in capsys.readouterr().err
+
+
+def test_a_share_may_fail_and_is_listed(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "PART", 2)
+    for name in ("0/0.png", "0/2.png", "1/3.png"):  # all of the first part
+        (photos / name).write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"0/0.png is empty, corrupt"):
+        write(tmp_path / "out", photos)
+
+    def write_most(folder, share):
+        return write_verdicts(
+            make_model(), images_of(photos), folder, RUN, page=False, max_failed_share=share
+        )
+
+    for _ in range(2):  # the second time it skips what it has
+        with pytest.raises(InputError, match="more than 2 of 10 images fail, which is what --max"):
+            write_most(tmp_path / "out", 0.2)
+    assert write_most(tmp_path / "out", 0.3) == Summary(7, 1, 3)
+    table = pd.read_csv(tmp_path / "out/quarantine.csv")
+    assert table.path.tolist() == ["0/0.png", "0/2.png", "1/3.png"]
+    assert "0/0.png" not in pd.read_csv(tmp_path / "out/verdicts.csv").path.tolist()
+    assert write_most(tmp_path / "out", 0.3) == Summary(7, 1, 3)
+
+
+def test_a_part_in_the_middle_that_is_missing_is_scored(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "PART", 3)
+    whole = tmp_path / "whole"
+    write(whole, photos)
+    with monkeypatch.context() as killed:
+        killed.setattr(verdicts, "_join", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write(tmp_path / "out", photos)
+    parts = tmp_path / "out" / verdicts.PARTS
+    (parts / "000001.parquet").unlink()
+    kept = (parts / "000002.parquet").stat().st_mtime_ns
+    score, scored = verdicts._score, []
+    monkeypatch.setattr(verdicts, "_score", lambda *a: scored.append(len(a[1])) or score(*a))
+    monkeypatch.setattr(verdicts.shutil, "rmtree", lambda *arguments, **options: None)
+    write(tmp_path / "out", photos)
+    assert scored == [3]
+    assert (parts / "000002.parquet").stat().st_mtime_ns == kept
+    assert (tmp_path / "out/verdicts.csv").read_bytes() == (whole / "verdicts.csv").read_bytes()

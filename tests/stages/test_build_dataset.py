@@ -25,6 +25,7 @@ def test_shards_hold_every_labelled_image_once_and_in_order(finished):
             ["normal", "anomalous"].index(r.label) for r in labels if r.split == name
         ]
     assert sorted(finished.outputs(DATASET)) == [
+        f"{DATASET}/quarantine.csv",
         f"{DATASET}/test/test-00000-of-00002.parquet",
         f"{DATASET}/test/test-00001-of-00002.parquet",
         f"{DATASET}/train/train-00000-of-00002.parquet",

@@ -66,7 +66,7 @@ def write_dataset(normal=3, defects=("scratch",) * 3, masks=True):
             )
         )
     compare.DATASET.mkdir(parents=True, exist_ok=True)
-    write_shards(compare.DATASET, "test", iter(rows), len(rows), 2000)
+    write_shards(compare.DATASET, "test", iter(rows), 2000)
     return rows
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from blackswan import parallel
+from blackswan.data.anomalies import make
 from blackswan.data.dataset import Split
 from blackswan.data.images import read_image, read_mask, write_png
 from blackswan.data.records import Frame, read_index
@@ -42,7 +43,9 @@ def test_every_frame_gets_one_and_test_frames_the_unseen_ones_too(finished):
     assert first.image == f"images/salt_and_pepper/clip/{39:06d}-0.png"
     assert first.source == f"images/clip/{39:06d}.png"
     files = {f"{ANOMALIES}/{name}" for record in made for name in (record.image, record.mask)}
-    assert set(finished.outputs(ANOMALIES)) == files | {f"{ANOMALIES}/index.csv"}
+    assert set(finished.outputs(ANOMALIES)) == files | {
+        f"{ANOMALIES}/index.csv", f"{ANOMALIES}/quarantine.csv",
+    }  # fmt: skip
 
 
 def test_masks_say_exactly_where_an_image_may_differ_from_its_frame(finished):
@@ -126,6 +129,8 @@ def test_a_generator_of_several_is_trained_on_and_in_the_main_table(tiny_project
 def test_a_patch_is_lent_by_another_group_of_the_same_split(small_params):
     params = stage.Params(
         seed=0,
+        engine="local",
+        max_failed_share=0,
         generators=["poisson_blend"],
         unseen=[],
         anomalies_per_frame=2,
@@ -163,7 +168,8 @@ def test_the_lender_is_seen_in_the_blend(tiny_project, tmp_path, monkeypatch):
     for job in stage.plan(frames, params)[::4]:
         images = []
         for lender in (job.lender, job.frame):
-            if stage.make(replace(job, lender=lender), params, tmp_path):
+            changed = replace(job, lender=lender)
+            if make(changed, params.seed, params.patch, stage.FRAMES, tmp_path):
                 images.append((tmp_path / f"images/{job.name}.png").read_bytes())
         assert len(set(images)) == len(images)
         blended += len(images) == 2
