@@ -46,7 +46,7 @@ ON_THIS_MACHINE = {
     # Spark's own 200 are for a cluster.
     "spark.sql.shuffle.partitions": str(4 * available_cores()),
 }
-NO_MEMORY = ("OutOfMemoryError", "must be at least", "Could not reserve enough space",
+NO_MEMORY = ("MemoryError", "must be at least", "Could not reserve enough space",
              "Invalid maximum heap size", "Too small maximum heap")  # fmt: skip
 CANNOT_BIND = ("BindException", "Service 'sparkDriver' failed", "UnknownHostException")
 DIED = ("Python worker exited unexpectedly", "Answer from Java side is empty", "Connection refused")
@@ -82,7 +82,8 @@ def session() -> Iterator[Any]:
         except (Py4JError, PySparkException, ConnectionError) as error:
             said.seek(0)
             words = "\n".join([str(error), said.read().decode(errors="replace")])
-            if isinstance(error, PythonException) and not SENTENCE.search(words):
+            known = SENTENCE.search(words) or "MemoryError" in words
+            if isinstance(error, PythonException) and not known:
                 raise  # a bug of ours in a task
             raise InputError(explain(words)) from None
 

@@ -51,6 +51,7 @@ def test_a_missing_java_is_told(tmp_path, monkeypatch, home, message):
             "the model is gone",
         ),
         ("java.lang.OutOfMemoryError: Java heap space", "Spark has too little memory; raise"),
+        ("  File x\nMemoryError\n\tat java", "Spark has too little memory; raise"),
         ("java.net.BindException: Cannot assign requested address", "Spark cannot bind"),
         ("SparkException: Python worker exited unexpectedly (crashed).", "a process of Spark died"),
         ("x: java.io.IOException: No space left on device", "the disk is full"),
