@@ -1,15 +1,16 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Then `register`, `endpoint` and `invoke` bring a model to others, by MLflow. Each command calls
-`explained`, before Typer makes its own words of an interruption.
+Then `serve` answers others over HTTP, and `register`, `endpoint` and `invoke` bring a model to them
+by MLflow. Each command calls `explained`, before Typer makes its own words of an interruption.
 """
 
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -89,6 +90,42 @@ def endpoint(
 ) -> None:
     """Serve a registered model by MLflow's scoring server, with the contract of Databricks."""
     explained(lambda: _endpoint(model, host, port))
+
+
+@app.command()
+def serve(
+    detector: Annotated[
+        str, typer.Argument(help="folder such as data/detectors/padim, or URI of MLflow")
+    ],
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    rev: Annotated[
+        str | None, typer.Option(help="revision of git whose folder DVC fetches")
+    ] = None,
+    remote: Annotated[str | None, typer.Option(help="of DVC, where there is no default")] = None,
+    watch: Annotated[
+        float, typer.Option(min=0, help="seconds between looks for a new version; 0: none")
+    ] = 5,
+    max_bytes: Annotated[int, typer.Option(min=1, help="of a request")] = 64_000_000,
+    max_pixels: Annotated[int, typer.Option(min=1, help="of an image")] = 80_000_000,
+    max_files: Annotated[int, typer.Option(min=1, help="images of a request")] = 256,
+    max_waiting: Annotated[int, typer.Option(min=1, help="images of all requests")] = 512,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="to answer a request")] = 60,
+) -> None:
+    """Serve a detector as a REST API; /docs shows it.
+
+    Where BLACKSWAN_API_KEY is set, requests must carry it; /model reads below BLACKSWAN_IMAGES.
+    """
+    explained(
+        lambda: _serve(
+            detector, host, port, rev, remote, watch,
+            {
+                "body_bytes": max_bytes, "pixels": max_pixels, "files": max_files,
+                "waiting": max_waiting, "answer_seconds": max_seconds,
+                "held_bytes": 4 * max_bytes,
+            },
+        )
+    )  # fmt: skip
 
 
 @app.command()
@@ -238,6 +275,24 @@ def _endpoint(model: str, host: str, port: int) -> None:
     from blackswan.tracking.endpoint import serve
 
     serve(model, host, port)
+
+
+def _serve(
+    detector: str,
+    host: str,
+    port: int,
+    rev: str | None,
+    remote: str | None,
+    watch: float,
+    limits: dict[str, Any],
+) -> None:
+    if find_spec("fastapi") is None or find_spec("prometheus_client") is None:
+        raise InputError("the service needs the extra `serve`; pip install -e '.[serve]'")
+    from blackswan.serving.detectors import open_source
+    from blackswan.serving.limits import Limits
+    from blackswan.serving.server import serve
+
+    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch)
 
 
 def _invoke(

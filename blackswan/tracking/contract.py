@@ -10,6 +10,8 @@ import binascii
 import io
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,16 +58,27 @@ def answer(
     left, top, width, height, in pixels of the image as the detector saw it (`height`, `width`), and
     the peak of the map in it. Raises InputError, which names the row, and answers nothing.
     """
-    asked = _params(params or {})
-    images = _images(rows, model.facts.preprocessing.bit_depth)
+    asked = checked(params or {})
+    bit_depth = model.facts.preprocessing.bit_depth
+    images = (decode_turned(source, name, bit_depth)[0] for source, name in sources(rows))
     lines: list[dict[str, Any]] = []
     while batch := [model.prepare(image) for image in islice(images, BATCH)]:
         found = model.score_prepared(batch)
-        lines += [_line(model, found, n, image, asked) for n, image in enumerate(batch)]
+        lines += [line(model, found, n, image, asked) for n, image in enumerate(batch)]
     return pd.DataFrame(lines, columns=list(OUTPUTS), dtype=object)
 
 
-def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Region:
+    """A connected part of a map above its threshold."""
+
+    left: int
+    top: int
+    inside: np.ndarray  # (height, width) bool, of its box
+    peak: float
+
+
+def find_regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[Region]:
     """Return where a map (H, W) lies above a threshold, connected, the highest peak first."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         (anomaly_map > threshold).astype(np.uint8), connectivity=8
@@ -75,13 +88,27 @@ def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[s
         left, top, width, height, _ = (int(value) for value in stats[number])
         inside = labels[top : top + height, left : left + width] == number
         peak = float(anomaly_map[top : top + height, left : left + width][inside].max())
-        box = {"left": left, "top": top, "width": width, "height": height}
-        found.append(box | {"peak": peak})
-    found.sort(key=lambda region: (-region["peak"], region["top"], region["left"]))
+        found.append(Region(left, top, inside, peak))
+    found.sort(key=lambda region: (-region.peak, region.top, region.left))
     return found[:most]
 
 
-def _params(given: Mapping[str, Any]) -> Params:
+def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[str, Any]]:
+    """Return the boxes and the peaks of `find_regions`, as an answer has them."""
+    return [
+        {
+            "left": region.left,
+            "top": region.top,
+            "width": region.inside.shape[1],
+            "height": region.inside.shape[0],
+            "peak": region.peak,
+        }
+        for region in find_regions(anomaly_map, threshold, most)
+    ]
+
+
+def checked(given: Mapping[str, Any]) -> Params:
+    """Return the params of a request; raises InputError, which names one that is wrong."""
     try:
         return Params.model_validate(dict(given))
     except ValidationError as invalid:
@@ -92,8 +119,8 @@ def _params(given: Mapping[str, Any]) -> Params:
         ) from None
 
 
-def _images(rows: pd.DataFrame, bit_depth: int) -> Iterator[np.ndarray]:
-    """Yield the RGB image of every row, uint8 (H, W, 3)."""
+def sources(rows: pd.DataFrame) -> Iterator[tuple[io.BytesIO | Path, str]]:
+    """Yield the image file of every row, undecoded, and what a message calls it."""
     if not isinstance(rows, pd.DataFrame) or not {*INPUTS} & {*rows.columns} or not len(rows):
         raise InputError(
             'the request holds no image; send rows such as {"image": "<base64 of a file>"} or '
@@ -108,15 +135,18 @@ def _images(rows: pd.DataFrame, bit_depth: int) -> Iterator[np.ndarray]:
         if (encoded is None) == (path is None):
             both = "both an image and a path" if path is not None else "neither image nor path"
             raise InputError(f"{name} has {both}; send one of them")
-        source = _decoded(encoded, name) if path is None else _allowed(path, name)
-        yield decode_turned(source, name if path is None else f"{name}, {path},", bit_depth)[0]
+        if path is None:
+            yield from_base64(encoded, name), name
+        else:
+            yield allowed(path, name), f"{name}, {path},"
 
 
 def _is_empty(value: object) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
-def _decoded(encoded: object, name: str) -> io.BytesIO:
+def from_base64(encoded: object, name: str) -> io.BytesIO:
+    """Return the bytes of an image file; raises InputError where they are not base64."""
     if isinstance(encoded, bytes):  # a binary column, which Arrow and Spark bring
         return io.BytesIO(encoded)
     try:
@@ -130,26 +160,32 @@ def _decoded(encoded: object, name: str) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _allowed(path: object, name: str) -> Path:
-    """Return a path that a request may name: what else the server can read is not for it."""
-    roots = [VOLUMES, *map(Path, filter(None, [os.environ.get(IMAGES)]))]
-    if isinstance(path, str) and "\0" not in path:
-        found = Path(path).resolve()
-        if any(found.is_relative_to(root.resolve()) for root in roots):
-            return found
+def allowed(path: object, name: str) -> Path:
+    """Return a path that a request may name: what else the server can read is not for it.
+
+    One that is relative lies in the folder of IMAGES. No URL is fetched.
+    """
+    images = os.environ.get(IMAGES, "")
+    roots = [VOLUMES, *map(Path, filter(None, [images]))]
+    if isinstance(path, str) and "\0" not in path and "://" not in path:
+        with suppress(ValueError, OSError, RuntimeError):  # half a character, a ring of links
+            found = Path(images, path).resolve()
+            if any(found.is_relative_to(root.resolve()) for root in roots):
+                return found
     raise InputError(
         f"path of {name} names no file of {' or '.join(map(str, roots))}; send the image itself, "
         f"or let the server read another folder by {IMAGES}"
     )
 
 
-def _line(
+def line(
     model: Model, found: Verdicts, number: int, image: np.ndarray, asked: Params
 ) -> dict[str, Any]:
+    """Return the answer, by OUTPUTS, on one of the images that `found` judges, prepared."""
     score, anomaly_map = float(found.image_scores[number]), found.anomaly_maps[number]
     logits = [None, None] if found.logits is None else found.logits[number].tolist()
     scale = model.facts.heatmap
-    line = {
+    answered = {
         "image_score": score,
         "logit_normal": logits[0],
         "logit_anomalous": logits[1],
@@ -164,7 +200,7 @@ def _line(
     }
     if asked.heatmap:
         coloured = overlay(image, anomaly_map, HeatmapScale(scale.threshold, scale.top))
-        line["heatmap"] = base64.b64encode(encode_png(coloured)).decode()
+        answered["heatmap"] = base64.b64encode(encode_png(coloured)).decode()
     if asked.regions:
-        line["regions"] = regions(anomaly_map, scale.threshold, asked.regions)
-    return line
+        answered["regions"] = regions(anomaly_map, scale.threshold, asked.regions)
+    return answered

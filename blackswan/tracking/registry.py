@@ -135,6 +135,36 @@ def register(
         return outcome
 
 
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """Yield a folder with the complete model of a URI such as models:/blackswan@champion.
+
+    Raises InputError where there is no such model, or its files are not those of its manifest.
+    """
+    with asked(f"fetching {uri}"), tempfile.TemporaryDirectory() as place:
+        set_store()
+        import mlflow
+
+        source = f"{uri.rstrip('/')}/artifacts/{FOLDER}"
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place))
+        manifest.check(folder)
+        for name in (manifest.MANIFEST, TESTED):  # what registering added
+            (folder / name).unlink(missing_ok=True)
+        yield folder
+
+
+def version_of(uri: str) -> str:
+    """Return the version that a URI names now, such as 3 of models:/blackswan@champion."""
+    with asked(f"looking up {uri}"):
+        set_store()
+        import mlflow
+
+        name, _, alias = uri.removeprefix("models:/").partition("@")
+        if not alias:
+            return name.rpartition("/")[2]
+        return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+
+
 def open_registry(name: str) -> tuple[Any, str]:
     """Return a client and the id of the experiment."""
     set_store()

@@ -179,12 +179,28 @@ def test_a_changed_artifact_is_not_loaded(finished, tmp_path):
     assert "Traceback" not in errors
 
 
+def test_the_service_serves_the_champion_by_the_hash_of_its_folder(registry):
+    pytest.importorskip("prometheus_client")
+    command = "from blackswan.cli import app; app()"
+    arguments = ["serve", "models:/blackswan@champion", "--port", "PORT"]
+    with registry.serving(sys.executable, "-c", command, *arguments) as url:
+        (detector,) = httpx.get(f"{url}/v1/detectors").json()["detectors"]
+        frame = sorted((registry.root / "data/frames").rglob("*.png"))[0]
+        answer = httpx.post(f"{url}/v1/score", files={"a": frame.read_bytes()}, timeout=60).json()
+    own = registry.root / "data/detectors/padim"
+    assert (detector["hash"], detector["version"]) == (runs.dvc_hash(own), "1")
+    expected = load(own).score([read_image(frame)]).image_scores[0]
+    assert answer["results"][0]["image_score"] == pytest.approx(float(expected), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["endpoint", "models:/blackswan@nobody"], "loading models:/blackswan@nobody failed ("),
         (["endpoint", "models:/blackswan/99"], "loading models:/blackswan/99 failed ("),
         (["register", "data/detectors/none"], "data/detectors/none is no complete model"),
+        (["serve", "models:/blackswan@nobody"], "looking up models:/blackswan@nobody failed ("),
+        (["serve", "models:/blackswan/99"], "fetching models:/blackswan/99 failed ("),
     ],
 )
 def test_what_does_not_exist_ends_in_one_sentence(registry, arguments, said):

@@ -1,0 +1,297 @@
+"""The application: its routes, and what they answer."""
+
+import asyncio
+import errno
+import io
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from blackswan.errors import InputError, out_of_memory, shown
+from blackswan.serving import intake
+from blackswan.serving.answers import (
+    Detectors,
+    DominoAnswer,
+    ScoreAnswer,
+    facts_of,
+    lookout_of,
+    of_detector,
+    result_of,
+)
+from blackswan.serving.detectors import Loaded
+from blackswan.serving.guard import App, Guard
+from blackswan.serving.limits import Limits
+from blackswan.serving.metrics import MEDIA_TYPE, Metrics
+from blackswan.serving.problems import UNKNOWN, Refused, problem
+from blackswan.serving.scorer import Judged, Scorer, Upload
+from blackswan.tracking.contract import line
+
+HASH = "X-Detector-Hash"  # of every answer: that of DVC, of the detector that gave it
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
+Result = TypeVar("Result")
+
+
+class Service:
+    """A detector behind an application."""
+
+    def __init__(self, loaded: Loaded, limits: Limits | None = None, key: str | None = None) -> None:
+        """Start its threads; `key` is asked for where there is one."""
+        self.limits, self.metrics = limits or Limits(), Metrics()
+        self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
+        inner = FastAPI(
+            title="Blackswan",
+            version=version("blackswan"),
+            description="Finds the image that does not belong.",
+            redoc_url=None,
+        )
+        self._add_errors(inner)
+        self._add_routes(inner)
+        self.openapi = inner.openapi
+        self.app: App = Guard(inner, self.limits, key, self.metrics.request)
+
+    def close(self) -> None:
+        """Answer what was taken, and end."""
+        self.scorer.close()
+
+    async def judge(self, uploads: Sequence[Upload]) -> list[Judged]:
+        """Have images judged; whoever stops waiting takes them back."""
+        futures = self.scorer.judge(uploads)
+        try:
+            judged = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+        for one in judged:
+            self.metrics.image("anomalous" if one.found.flagged[one.number] else "normal")
+        return judged
+
+    async def apart(self, work: Callable[[], Result]) -> Result:
+        """Do work of the processor beside the loop that answers others."""
+        return await asyncio.get_running_loop().run_in_executor(self.scorer.pool, work)
+
+    def _add_errors(self, app: FastAPI) -> None:
+        @app.exception_handler(InputError)
+        async def wrong_input(_: Request, error: InputError) -> Response:
+            return problem(400, str(error))
+
+        @app.exception_handler(Refused)
+        async def refused(_: Request, error: Refused) -> Response:
+            return problem(error.status, error.detail, error.retry_seconds)
+
+        @app.exception_handler(HTTPException)
+        async def no_route(request: Request, error: HTTPException) -> Response:
+            asked = f"{request.method} {shown(request.url.path)}"
+            return problem(error.status_code, f"{asked} is not offered; see /openapi.json")
+
+        @app.exception_handler(OSError)
+        async def no_disk(_: Request, error: OSError) -> Response:
+            logging.getLogger(__name__).error("a request failed", exc_info=error)
+            if error.errno == errno.ENOSPC:
+                return problem(507, "the disk of the server is full; free some space on it")
+            return problem(500, UNKNOWN)
+
+        async def no_memory(_: Request, error: Exception) -> Response:
+            if not out_of_memory(error):
+                raise error
+            return problem(503, "the memory of the server is full; send fewer images, later", 5)
+
+        app.exception_handler(MemoryError)(no_memory)
+        app.exception_handler(RuntimeError)(no_memory)  # of torch
+
+    def _add_routes(self, app: FastAPI) -> None:
+        app.get("/ping", summary="Is it alive?")(self.health)
+        app.get("/health", summary="Is it alive?")(self.health)
+        app.get("/ready", summary="Would it take an image?")(self.ready)
+        app.get("/version", summary="Which version, which detector?")(self.version)
+        app.get("/metrics", summary="For Prometheus")(self.prometheus)
+        app.get("/v1/detectors", response_model=Detectors)(self.detectors)
+        route(app, "/v1/score", self.score, SCORE, response_model=ScoreAnswer)
+        route(app, "/v1/detect-anomalies", self.detect_anomalies, LOOKOUT)
+        route(app, "/model", self.model, DOMINO, response_model=DominoAnswer)
+        route(app, "/invocations", self.invocations, MLFLOW)
+
+    async def health(self) -> Response:
+        """Say whether images are scored."""
+        if not self.scorer.alive:
+            return problem(503, "the detector does not run; restart the service")
+        return Response("\n", media_type="application/json")
+
+    async def ready(self) -> Response:
+        """Say whether one more image would be taken."""
+        if self.scorer.alive and self.scorer.has_room:
+            return Response("\n", media_type="application/json")
+        return problem(503, "the service is busy or shutting down; try again soon", 1)
+
+    async def version(self) -> Response:
+        """Return the versions of the library and of the detector."""
+        loaded = self.scorer.current
+        content = {"version": version("blackswan"), "detector": of_detector(loaded).model_dump()}
+        return JSONResponse(content, headers={HASH: loaded.hash})
+
+    async def prometheus(self) -> Response:
+        """Return the counts."""
+        text = self.metrics.text(self.scorer.current, self.scorer.pending)
+        return Response(text, media_type=MEDIA_TYPE)
+
+    async def detectors(self) -> Response:
+        """List the detectors that are served, with what their verdicts rest on."""
+        loaded = self.scorer.current
+        content = Detectors(detectors=[facts_of(loaded)]).model_dump()
+        return JSONResponse(content, headers={HASH: loaded.hash})
+
+    async def score(self, request: Request) -> Response:
+        """Judge images: score, p-value, threshold, verdict, and on request heatmap and regions."""
+        kind = _content_type(request)
+        if kind == "multipart/form-data":
+            read = partial(intake.read_form, request.headers, await request.body(), self.limits)
+        elif kind == "application/json":
+            read = partial(intake.read_json, await request.body())
+        else:
+            raise Refused(415, "send images as multipart/form-data, or as application/json")
+        named, asked = await self.apart(read)
+        uploads, names = zip(*named, strict=True)
+        judged = await self.judge(uploads)
+
+        def answer() -> str:
+            return ScoreAnswer(
+                detector=of_detector(judged[0].by),
+                results=[
+                    result_of(one, name, asked) for one, name in zip(judged, names, strict=True)
+                ],
+            ).model_dump_json()
+
+        return _json(await self.apart(answer), judged)
+
+    async def detect_anomalies(self, request: Request) -> Response:
+        """Judge one image, which is the body, and answer as AWS Lookout for Vision did."""
+        kind = _content_type(request)
+        if not kind.startswith("image/") and kind != "application/octet-stream":
+            raise Refused(415, "send the bytes of an image, with Content-Type: image/jpeg")
+        body = await request.body()
+        judged = await self.judge([Upload(partial(io.BytesIO, body), "the image")])
+        content = await self.apart(partial(lookout_of, judged[0]))
+        return JSONResponse(content, headers={HASH: judged[0].by.hash})
+
+    async def model(self, request: Request) -> Response:
+        """Judge one image by its path below BLACKSWAN_IMAGES, as the Domino Model API does."""
+        read = partial(intake.read_domino, await request.body(), self.limits.body_bytes)
+        judged = await self.judge([await self.apart(read)])
+        answer = DominoAnswer(
+            is_anomalous=bool(judged[0].found.flagged[judged[0].number]),
+            confidence=judged[0].confidence,
+        )
+        return _json(answer.model_dump_json(), judged)
+
+    async def invocations(self, request: Request) -> Response:
+        """Judge images in any of the forms of MLflow, with the columns of its served models."""
+        read = partial(intake.read_rows, await request.body(), self.limits.body_bytes)
+        uploads, asked = await self.apart(read)
+        judged = await self.judge(uploads)
+
+        def answer() -> list[dict[str, Any]]:
+            return [line(one.by.model, one.found, one.number, one.image, asked) for one in judged]
+
+        content = {"predictions": await self.apart(answer)}
+        return JSONResponse(content, headers={HASH: judged[0].by.hash})
+
+
+def route(
+    app: FastAPI,
+    path: str,
+    handler: Callable[[Request], Awaitable[Response]],
+    body: dict[str, Any],
+    **settings: Any,  # noqa: ANN401 - of FastAPI
+) -> None:
+    """Add a route whose body is read by hand, described for OpenAPI."""
+    extra = {"requestBody": {"required": True, "content": body}}
+    problems = {
+        status: {"description": what, "content": {"application/problem+json": {}}}
+        for status, what in PROBLEMS.items()
+    }
+    app.post(path, openapi_extra=extra, responses=problems, **settings)(handler)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _json(content: str, judged: Sequence[Judged]) -> Response:
+    headers = {HASH: judged[0].by.hash}
+    return Response(content, headers=headers, media_type="application/json")
+
+
+PROBLEMS: dict[int | str, str] = {
+    400: "What was sent is no image, or not of this form",
+    401: "The API key is missing or wrong",
+    408: "The request did not arrive in time",
+    413: "Too many bytes or images",
+    415: "Another type of content",
+    429: "Too many images wait; see Retry-After",
+    503: "It takes too long, or the service is shutting down",
+}
+ASKED = {
+    "heatmap": {"type": "boolean"},
+    "regions": {"type": "integer", "minimum": 0, "maximum": 100},
+}
+SCORE = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["images"],
+            "properties": {
+                "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                **ASKED,
+            },
+        }
+    },
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["images"],
+            "properties": {
+                "images": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "string", "format": "byte"},
+                            "name": {"type": "string"},
+                        },
+                    },
+                },
+                **ASKED,
+            },
+        },
+        "example": {"images": [{"image": PIXEL, "name": "part.png"}], "regions": 3},
+    },
+}
+LOOKOUT = {
+    kind: {"schema": {"type": "string", "format": "binary"}}
+    for kind in ("image/jpeg", "image/png", "application/octet-stream")
+}
+DOMINO = {
+    "application/json": {
+        "schema": intake.DominoRequest.model_json_schema(),
+        "example": {"data": {"image": "line1/part.png"}},
+    }
+}
+MLFLOW = {
+    "application/json": {
+        "schema": {"type": "object"},
+        "examples": {
+            "records": {"value": {"dataframe_records": [{"image": PIXEL}]}},
+            "split": {"value": {"dataframe_split": {"columns": ["image"], "data": [[PIXEL]]}}},
+            "instances": {"value": {"instances": [{"image": PIXEL}]}},
+            "inputs": {"value": {"inputs": {"image": [PIXEL]}, "params": {"heatmap": True}}},
+        },
+    }
+}

@@ -1,0 +1,85 @@
+"""One process that serves a detector until it is told to stop."""
+
+import asyncio
+import os
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from blackswan.errors import InputError
+from blackswan.serving.app import Service
+from blackswan.serving.detectors import Source, load_detector
+from blackswan.serving.guard import KEY
+from blackswan.serving.limits import Limits
+from blackswan.serving.watch import Watch
+
+CONNECTIONS = 1000  # at once; further ones are told to come later
+
+
+def serve(source: Source, host: str, port: int, limits: Limits, watch_seconds: float) -> None:
+    """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
+
+    Raises InputError where there is no such detector, or the port is taken.
+    """
+    stamp = source.stamp()
+    loaded = load_detector(source)
+    service = Service(loaded, limits, os.environ.get(KEY))
+    watch = Watch(source, service.scorer, stamp, watch_seconds)
+    if watch_seconds:
+        watch.start()
+    print(f"{source.name} ({loaded.hash}) at http://{host}:{port}", flush=True)
+    try:
+        uvicorn.run(
+            service.app,
+            host=host,
+            port=port,
+            http=impatient(limits.header_seconds),
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=int(limits.answer_seconds),
+        )
+    except SystemExit:  # uvicorn has logged what the system said
+        raise InputError(
+            f"port {port} of {host} cannot be used; choose another by --port"
+        ) from None
+    finally:
+        watch.close()
+        service.close()
+
+
+def impatient(seconds: float) -> type[H11Protocol]:
+    """Return uvicorn's protocol, which hangs up where the head of a request takes longer."""
+
+    class Impatient(H11Protocol):
+        head: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - of asyncio
+            super().connection_made(transport)
+            self.head = self.loop.call_later(seconds, self._hang_up)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._arrived()
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            before = self.cycle
+            super().handle_events()
+            if self.cycle is not before:
+                self._arrived()
+            elif self.head is None and (before is None or before.response_complete):
+                # the head of the next request on the same connection
+                self.head = self.loop.call_later(seconds, self._hang_up)
+
+        def _arrived(self) -> None:
+            if self.head is not None:
+                self.head.cancel()
+                self.head = None
+
+        def _hang_up(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.close()
+
+    return Impatient
