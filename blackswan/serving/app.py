@@ -42,7 +42,9 @@ Result = TypeVar("Result")
 class Service:
     """A detector behind an application."""
 
-    def __init__(self, loaded: Loaded, limits: Limits | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, limits: Limits | None = None, key: str | None = None
+    ) -> None:
         """Start its threads; `key` is asked for where there is one."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)

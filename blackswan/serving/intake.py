@@ -1,4 +1,4 @@
-"""What a request brings: images as files, as base64 or by their paths, and what is asked of them."""
+"""What a request brings: images as files, as base64 or by path, and what is asked of them."""
 
 import asyncio
 import errno

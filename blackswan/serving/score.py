@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
+from blackswan.data.decoding import decode_turned
 from blackswan.errors import InputError
 from blackswan.serving.confidence import confidences
 from blackswan.serving.detectors import Loaded, load_detector, open_source
-from blackswan.data.decoding import decode_turned
 
 DETECTOR, REV = "BLACKSWAN_DETECTOR", "BLACKSWAN_REV"
 _turn = Lock()  # a detector keeps state while it scores

@@ -183,7 +183,7 @@ class Scorer:
                 if batch and self._ready[0].by is not batch[0].by:
                     break
                 batch.append(self._ready.popleft())
-            self._ready_bytes -= sum(item.image.nbytes for item in batch)  # type: ignore[union-attr]
+            self._ready_bytes -= sum(item.image.nbytes for item in batch if item.image is not None)
             self._changed.notify_all()
             return batch
 

@@ -1,4 +1,4 @@
-"""A new version of the detector is loaded beside the old one, and takes its place when it is ready."""
+"""A new version of the detector is loaded beside the old one, and then takes its place."""
 
 import logging
 import threading

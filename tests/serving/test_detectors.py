@@ -1,4 +1,4 @@
-"""A detector is read from a folder or a revision, known by DVC's hash, and swapped when it changes."""
+"""A detector comes from a folder or a revision, is known by DVC's hash, and is swapped."""
 
 import shutil
 import subprocess
