@@ -252,12 +252,12 @@ def picture(found: Part) -> Figure:
 def main() -> None:
     """Measure what is named, and write and draw what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["engines", "serving"])
+    parser.add_argument("part", nargs="?", choices=["engines", "serving"])
     parser.add_argument("--model", type=Path, default=ROOT / "data/detectors/patchcore")
     chosen = parser.parse_args()
     found = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
     found["cores"] = available_cores()
-    for part in chosen.parts or ("engines", "serving"):
+    for part in [chosen.part] if chosen.part else ("engines", "serving"):
         found[part] = engines() if part == "engines" else serving(chosen.model)
         write_json(RESULT, found)
     drawn = picture(found)
