@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,8 +25,6 @@ from blackswan.errors import InputError, cause, shown
 from blackswan.evaluation.model import Model, Verdicts
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
-
-Item = TypeVar("Item")
 
 INPUTS = ("image", "path")
 OUTPUTS = (
