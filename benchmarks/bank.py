@@ -239,6 +239,7 @@ def measure_one() -> None:
 
 def exponent(rows: list[Part], key: str) -> float | None:
     """Return the slope of `key` against the images on logarithmic axes."""
+    rows = [row for row in rows if key in row]
     if len(rows) < 3:
         return None
     slope, _ = np.polyfit([math.log(row["images"]) for row in rows],
@@ -257,7 +258,11 @@ def picture(rows: list[Part], exponents: Part) -> None:
     axes[0].legend(fontsize=8)
     axes[0].set(xlabel="images at 320 pixels", ylabel="processor seconds")
     held_patches = [4 * row["patches"] * 152 / 1e9 for row in rows]
-    axes[1].loglog(images, [row["held_gb"] for row in rows], "o-", label="memory of the fit")
+    known = [row for row in rows if "held_gb" in row]
+    axes[1].loglog(
+        [row["images"] for row in known], [row["held_gb"] for row in known], "o-",
+        label="memory of the fit",
+    )  # fmt: skip
     axes[1].loglog(images, [row["peak_gb"] for row in rows], "o:", label="with pages of its file")
     axes[1].loglog(images, held_patches, "o--", label="all patches")
     axes[1].legend(fontsize=8)

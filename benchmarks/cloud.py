@@ -5,11 +5,12 @@
 
 Writes benchmarks/cloud.{json,png}; without arguments both.
 Engines: images of 32 pixels, no two alike, become rows of the dataset without augmentation, by the
-stage itself in a process of its own. A run on FEW images is the start; rows/s are those of the
-images beyond it, for a start is paid once. Memory is that of all processes of a run together, four
-times a second. Serving: frames of the sample clip as PNG, one in each request, by threads that
-each wait for their answer; in process, the same requests one after the other through the same
-contract, by the same number of torch threads. Ratios are of medians, side by side in one run.
+stage itself in a process of its own. A run on FEW images is the start, which is paid once; rows/s
+are those between the least and the most of IMAGES. Memory is that of all processes of a run
+together, four times a second. Serving: frames of the sample clip as PNG, one in each request, by
+threads that each wait for their answer; in process, the same requests one after the other through
+the same contract, by the same number of torch threads. Ratios are of medians, side by side in one
+run.
 """
 
 import argparse
@@ -119,23 +120,26 @@ def engines() -> Part:
         with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # /tmp may be memory
             prepare(Path(name), images)
             for engine in ENGINES:
-                row = build(Path(name), engine)
-                start = found[engine].get(str(FEW), row)["seconds"]
-                if images > FEW:
-                    row["rows_per_second"] = round((images - FEW) / (row["seconds"] - start), 1)
-                found[engine][str(images)] = row
+                found[engine][str(images)] = row = build(Path(name), engine)
                 print(f"{images} images, {engine}: {row}", file=sys.stderr, flush=True)
-    rates = {
-        engine: [found[engine][str(images)]["rows_per_second"] for images in IMAGES]
-        for engine in ENGINES
+    return found | rates(found)
+
+
+def rates(found: Part) -> Part:
+    """Return rows/s of both engines, their ratio, and how the local seconds grow."""
+    seconds = {
+        engine: [found[engine][str(images)]["seconds"] for images in IMAGES] for engine in ENGINES
     }
-    found["spark_to_local"] = {
-        str(images): round(spark / local, 3)
-        for images, local, spark in zip(IMAGES, rates["local"], rates["spark"], strict=True)
+    rows = {
+        engine: (IMAGES[-1] - IMAGES[0]) / (taken[-1] - taken[0])
+        for engine, taken in seconds.items()
     }
-    seconds = [found["local"][str(images)]["seconds"] for images in IMAGES]
-    found["local_exponent"] = round(float(np.polyfit(np.log(IMAGES), np.log(seconds), 1)[0]), 3)
-    return found
+    exponent = np.polyfit(np.log(IMAGES), np.log(seconds["local"]), 1)[0]
+    return {
+        "rows_per_second": {engine: round(rate, 1) for engine, rate in rows.items()},
+        "spark_to_local": round(rows["spark"] / rows["local"], 3),
+        "local_exponent": round(float(exponent), 3),
+    }
 
 
 def serving(model: Path) -> Part:
@@ -228,17 +232,18 @@ def ask(url: str, requests: list[Part], clients: int) -> Part:
 
 
 def picture(found: Part) -> Figure:
-    """Draw rows/s and memory of the engines, and the latency of serving."""
+    """Draw seconds and memory of the engines, and the latency of serving."""
     figure = Figure(figsize=(10, 3), layout="constrained")
-    rates, memory, latency = figure.subplots(1, 3)
+    duration, memory, latency = figure.subplots(1, 3)
     for engine in ENGINES if "engines" in found else ():
         rows = {int(images): row for images, row in found["engines"][engine].items()}
-        many = [images for images in sorted(rows) if images > FEW]
-        rates.semilogx(many, [rows[n]["rows_per_second"] for n in many], "o-", label=engine)
+        duration.loglog(
+            sorted(rows), [rows[n]["seconds"] for n in sorted(rows)], "o-", label=engine
+        )
         memory.semilogx(sorted(rows), [rows[n]["peak_gb"] for n in sorted(rows)], "o-")
-    rates.set(xlabel="images", ylabel="rows/s, without the start", ylim=(0, None))
+    duration.set(xlabel="images", ylabel="seconds, with the start")
     memory.set(xlabel="images", ylabel="GB, all processes", ylim=(0, None))
-    rates.legend()
+    duration.legend()
     if "serving" in found:
         rows = {int(clients): row for clients, row in found["serving"]["clients"].items()}
         for key in ("p50_ms", "p95_ms"):
@@ -252,12 +257,12 @@ def picture(found: Part) -> Figure:
 def main() -> None:
     """Measure what is named, and write and draw what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["engines", "serving"])
+    parser.add_argument("part", nargs="?", choices=["engines", "serving"])
     parser.add_argument("--model", type=Path, default=ROOT / "data/detectors/patchcore")
     chosen = parser.parse_args()
     found = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
     found["cores"] = available_cores()
-    for part in chosen.parts or ("engines", "serving"):
+    for part in [chosen.part] if chosen.part else ("engines", "serving"):
         found[part] = engines() if part == "engines" else serving(chosen.model)
         write_json(RESULT, found)
     drawn = picture(found)

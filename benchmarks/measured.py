@@ -46,6 +46,12 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim", "dino_memory")),
         "params.yaml",
     ],
+    "cloud.json": [
+        "benchmarks/cloud.py",
+        "stages/build_dataset.py",
+        "blackswan/distributed/datasets.py",
+        "blackswan/tracking/served.py",
+    ],
     "cookies.json": PIPELINE,
     "deeppcb.json": PIPELINE,
     "durations.json": PIPELINE,

@@ -36,7 +36,7 @@ def write_splits(folder: Path, train: int, validation: int, heights: Sequence[in
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("validation", validation)):
         rows = (draw(rng, index, heights[index % len(heights)]) for index in range(count))
-        write_shards(folder / "data/dataset", split, rows, count, 100)
+        write_shards(folder / "data/dataset", split, rows, 100)
 
 
 def draw(rng: np.random.Generator, index: int, height: int) -> Row:

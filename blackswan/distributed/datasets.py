@@ -24,7 +24,7 @@ from blackswan.data.records import Frame
 from blackswan.data.rows import Params, build_rows, check_one_size
 from blackswan.data.splits import SPLITS
 from blackswan.distributed.files import Root, hadoop_path, literal, with_bytes
-from blackswan.distributed.session import in_this_folder, one_row, session
+from blackswan.distributed.session import in_tables, in_this_folder, one_row, session
 from blackswan.outputs import replace_file
 
 DATA = "data"  # what the paths of the label table begin at, unless a URL is given
@@ -101,20 +101,25 @@ def _build_rows(
     batches: Iterable[pd.DataFrame], root: Root, params: Params
 ) -> Iterator[pd.DataFrame]:
     """Build the rows of one image after another; runs in a task."""
+    yield from in_tables(BUILT, _built(batches, root, params))
+
+
+def _built(
+    batches: Iterable[pd.DataFrame], root: Root, params: Params
+) -> Iterator[tuple[object, ...]]:
+    """Yield the values of BUILT, of each version of an image or of its failure."""
     parts = (item for batch in batches for item in batch.itertuples(index=False))
     for position, files in groupby(parts, attrgetter("position")):
         image, *mask = files
         record = Frame(**json.loads(image.record))
         rows = attempt(record.image, partial(_rows, record, [image, *mask], root, params))
         if isinstance(rows, Failure):
-            yield one_row(BUILT, position, None, rows.reason, *[None] * 6)
+            yield position, None, rows.reason, *[None] * 6
             continue
         for version, row in enumerate(rows):
             height, width = png_size(row.image)
             facts = json.dumps({name: getattr(row, name) for name in FACTS})
-            yield one_row(
-                BUILT, position, version, None, row.path, row.image, row.mask, facts, height, width
-            )
+            yield position, version, None, row.path, row.image, row.mask, facts, height, width
 
 
 def _rows(record: Frame, files: list[Any], root: Root, params: Params) -> list[Row]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,7 @@ from blackswan.parallel import available_cores
 Work = Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]
 
 BATCH_BYTES = 64_000_000  # of files that a task holds at once, beside the pixels of one image
+GATHERED_BYTES, GATHERED_ROWS = 8_000_000, 500  # of what a task has made, before it hands it over
 # A task needs no more than this, whatever the number of images.
 BOUNDS = {
     "spark.sql.execution.arrow.maxBytesPerBatch": str(BATCH_BYTES),
@@ -102,9 +103,30 @@ def in_this_folder(work: Work) -> Work:
 
 def one_row(schema: str, *values: object) -> pd.DataFrame:
     """Return a row as a task hands it to Spark, given the schema that Spark was told."""
+    return next(in_tables(schema, [values]))
+
+
+def in_tables(schema: str, rows: Iterable[Sequence[object]]) -> Iterator[pd.DataFrame]:
+    """Gather rows into the tables that a task hands to Spark, bounded in bytes and rows.
+
+    A table for every row would take ten times as long.
+    """
     columns = [column.split()[0] for column in schema.split(", ")]
+    gathered: list[Sequence[object]] = []
+    held = 0
+    for row in rows:
+        gathered.append(row)
+        held += sum(len(value) for value in row if isinstance(value, bytes))
+        if held >= GATHERED_BYTES or len(gathered) == GATHERED_ROWS:
+            yield _table(gathered, columns)
+            gathered, held = [], 0
+    if gathered:
+        yield _table(gathered, columns)
+
+
+def _table(rows: list[Sequence[object]], columns: list[str]) -> pd.DataFrame:
     # Of objects: what pandas makes of strings, Spark takes only where none is missing.
-    return pd.DataFrame([values], columns=columns, dtype=object)
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def explain(words: str) -> str:

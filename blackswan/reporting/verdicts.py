@@ -269,7 +269,7 @@ def prepared(judge: Judge, images: Iterable[SourceImage]) -> Iterator[Prepared]:
     def prepare(item: SourceImage) -> Prepared:
         return attempt(item.frame.image, lambda: read(item))
 
-    return parallel_map(read, images)
+    return parallel_map(prepare, images)
 
 
 def _score(judge: Judge, items: Sequence[tuple[Frame, Any]], pictures: Path | None) -> pa.Table:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,8 +27,6 @@ from blackswan.errors import InputError, cause, shown
 from blackswan.evaluation.model import Model, Verdicts
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
-
-Item = TypeVar("Item")
 
 INPUTS = ("image", "path")
 OUTPUTS = (

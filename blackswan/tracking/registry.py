@@ -82,13 +82,19 @@ def read_tested(facts: Facts, metrics_folder: Path, scores_folder: Path, dataset
             f"{lacking[0]} is missing, which the gate asks for; bring it by `dvc repro` or "
             "`dvc pull`"
         )
-    metrics = json.loads(path.read_bytes())
+    try:
+        metrics, table = json.loads(path.read_bytes()), pd.read_parquet(scores)
+    except (ValueError, OSError) as error:  # which Arrow's are too
+        raise InputError(
+            f"{path} or {scores} cannot be read ({cause(error)}); run `dvc checkout`"
+        ) from None
+    if lacking_keys := {"threshold", "threshold_verdict"} - metrics.keys():
+        raise InputError(f"{path} has no {min(lacking_keys)}; run `dvc repro`")
     if f"{facts.threshold:.6g}" != f"{metrics['threshold']:.6g}":
         raise InputError(
             f"{path} measured another model (threshold {metrics['threshold']:g}, this one has "
             f"{facts.threshold:.6g}); run `dvc repro`, or `dvc checkout`"
         )
-    table = pd.read_parquet(scores)
     hashes = _image_hashes(dataset)
     if missing := set(table.path) - hashes.keys():
         raise InputError(

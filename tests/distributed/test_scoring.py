@@ -82,7 +82,7 @@ def test_a_broken_photo_ends_in_one_sentence(spark, finished, photos, tmp_path):
 
 def test_video_is_for_this_machine(finished, tmp_path):
     clip = finished.root / "data/raw/clip.avi"
-    with pytest.raises(InputError, match=r"--engine spark scores photos, and .*clip.avi is video"):
+    with pytest.raises(InputError, match=r"--engine spark scores photos, which .*clip.avi is not"):
         score(finished, clip, tmp_path / "out", "spark")
 
 

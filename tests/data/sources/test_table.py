@@ -31,7 +31,7 @@ def test_a_data_set_is_read_in_its_order(tmp_path):
         Row(f"a/{number}.png", encode_png(draw(number)), None, 0, "", False, False, "g", number / 2)
         for number in range(20)
     ]
-    write_shards(tmp_path, "test", rows, 20, rows_per_shard=8, preprocessing=STEPS)
+    write_shards(tmp_path, "test", rows, rows_per_shard=8, preprocessing=STEPS)
     files = list_tables(tmp_path)
     assert [file.name for file in files] == [f"test-0000{n}-of-00003.parquet" for n in range(3)]
     assert read(files) == [(f"a/{n}.png", n / 2, 10 * n) for n in range(20)]
@@ -88,7 +88,7 @@ def test_other_tables_are_refused(tmp_path, name, write, said):
 
 def test_data_sets_that_were_not_prepared_alike_are_not_mixed(tmp_path):
     row = Row("a.png", encode_png(draw(1)), None, 0, "", False, False, "g", None)
-    write_shards(tmp_path, "one", [row], 1, 8, STEPS)
-    write_shards(tmp_path, "two", [row], 1, 8, Preprocessing(steps=[]))
+    write_shards(tmp_path, "one", [row], 8, STEPS)
+    write_shards(tmp_path, "two", [row], 8, Preprocessing(steps=[]))
     with pytest.raises(InputError, match="were not prepared alike; name one data set"):
         preprocessing_of(list_tables(tmp_path))
