@@ -38,11 +38,21 @@ class HeatmapScale:
 
 def overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: HeatmapScale) -> np.ndarray:
     """Lay a map (H, W) over an image, uint8 (H, W, 3) RGB; opacity rises with the value."""
+    colour, opacity = _paint(anomaly_map, scale)
+    return np.rint(image * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def layer(anomaly_map: np.ndarray, scale: HeatmapScale) -> np.ndarray:
+    """Return what `overlay` lays over an image, uint8 (H, W, 4) RGBA, for others to lay."""
+    colour, opacity = _paint(anomaly_map, scale)
+    return np.rint(np.concatenate([colour, 255 * opacity], axis=-1)).astype(np.uint8)
+
+
+def _paint(anomaly_map: np.ndarray, scale: HeatmapScale) -> tuple[np.ndarray, np.ndarray]:
     position = scale.position(anomaly_map)
     stops = np.linspace(0, 1, len(OPACITY))
     colour = np.stack([np.interp(position, stops, channel) for channel in COLOURS.T], axis=-1)
-    opacity = np.interp(position, stops, OPACITY)[..., None]
-    return np.rint(image * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return colour, np.interp(position, stops, OPACITY)[..., None]
 
 
 def outline(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

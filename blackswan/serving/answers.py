@@ -1,20 +1,23 @@
 """The shapes of requests and answers, which OpenAPI shows, and what fills them."""
 
 import base64
+import io
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from blackswan.data.images import encode_png
 from blackswan.params import Section
-from blackswan.reporting.heatmaps import HeatmapScale, overlay
+from blackswan.reporting.heatmaps import HeatmapScale, layer, overlay
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.placement import place, place_mask, to_photo
 from blackswan.serving.scorer import Judged
 from blackswan.tracking.contract import Params, Region, find_regions
 
+LAYER_SIDE = 1024  # pixels of the longer side of a layer for a screen
 WHITE, RED = "#FFFFFF", "#A50026"
 
 
@@ -25,7 +28,13 @@ class Picture(Section):
     name: str = ""
 
 
-class ScoreRequest(Params):
+class Asked(Params):
+    """What may be asked beside the scores."""
+
+    layer: bool = False  # the colours of the heatmap alone, as they lie on the photo
+
+
+class ScoreRequest(Asked):
     """Images as JSON."""
 
     images: list[Picture] = Field(min_length=1)
@@ -86,6 +95,9 @@ class Result(BaseModel):
     height: int = Field(description="of the photo, upright")
     width: int
     heatmap: str | None = Field(default=None, description="base64 of a PNG of what was judged")
+    layer: str | None = Field(
+        default=None, description="base64 of a PNG with transparency, to be laid on the photo"
+    )
     regions: list[FoundRegion] | None = None
 
 
@@ -157,14 +169,18 @@ def facts_of(loaded: Loaded) -> DetectorFacts:
     )
 
 
-def result_of(judged: Judged, name: str, asked: Params) -> Result:
+def result_of(judged: Judged, name: str, asked: Asked) -> Result:
     """Return the answer on an image; numbers are exact, not rounded."""
     found, number, scale = judged.found, judged.number, judged.by.model.facts.heatmap
     score, anomaly_map = float(found.image_scores[number]), found.anomaly_maps[number]
-    heatmap = regions = None
+    colours = HeatmapScale(scale.threshold, scale.top)
+    heatmap = colour_layer = regions = None
     if asked.heatmap:
-        coloured = overlay(judged.image, anomaly_map, HeatmapScale(scale.threshold, scale.top))
-        heatmap = base64.b64encode(encode_png(coloured)).decode()
+        heatmap = _picture(overlay(judged.image, anomaly_map, colours))
+    if asked.layer:
+        buffer = io.BytesIO()
+        Image.fromarray(_on_photo(layer(anomaly_map, colours), judged)).save(buffer, "PNG")
+        colour_layer = base64.b64encode(buffer.getvalue()).decode()
     if asked.regions:
         matrix = _way_back(judged)
         regions = [
@@ -182,6 +198,7 @@ def result_of(judged: Judged, name: str, asked: Params) -> Result:
         height=judged.shape[0],
         width=judged.shape[1],
         heatmap=heatmap,
+        layer=colour_layer,
         regions=regions,
     )
 
@@ -209,7 +226,7 @@ def lookout_of(judged: Judged) -> dict[str, Any]:
         answer["Anomalies"] += [_share("anomaly", share, RED)] if share else []
         colours = np.full((*mask.shape, 3), 255, np.uint8)
         colours[mask] = list(bytes.fromhex(RED[1:]))
-        answer["AnomalyMask"] = base64.b64encode(encode_png(colours)).decode()
+        answer["AnomalyMask"] = _picture(colours)
     return {"DetectAnomalyResult": answer}
 
 
@@ -217,13 +234,27 @@ def _share(name: str, share: float, colour: str) -> dict[str, Any]:
     return {"Name": name, "PixelAnomaly": {"TotalPercentageArea": share, "Color": colour}}
 
 
+def _picture(pixels: np.ndarray) -> str:
+    return base64.b64encode(encode_png(pixels)).decode()
+
+
+def _on_photo(colours: np.ndarray, judged: Judged) -> np.ndarray:
+    """Lay colours, RGBA, on a photo scaled to at most LAYER_SIDE; beyond them all is clear."""
+    height, width = judged.shape
+    factor = min(1.0, LAYER_SIDE / max(judged.shape))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    matrix = _way_back(judged)
+    scale = np.array([[size[0] / width], [size[1] / height]])
+    matrix = np.hstack([matrix[:, :2], matrix[:, 2:] + 0.5]) * scale  # edges of pixels scale
+    matrix[:, 2] -= 0.5
+    return cv2.warpAffine(colours, matrix, size, flags=cv2.INTER_LINEAR)
+
+
 def _way_back(judged: Judged) -> np.ndarray:
     return to_photo(judged.by.model.facts.preprocessing, judged.shape, judged.pose)
 
 
-def _placed(
-    region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int
-) -> FoundRegion:
+def _placed(region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int) -> FoundRegion:
     """Lay a region of a map of so many pixels on a photo of `shape`."""
     height, width = region.inside.shape
     left, top = region.left - 0.5, region.top - 0.5  # edges of pixels

@@ -28,6 +28,8 @@ from blackswan.serving.detectors import Loaded
 from blackswan.serving.guard import App, Guard
 from blackswan.serving.limits import Limits
 from blackswan.serving.metrics import MEDIA_TYPE, Metrics
+from blackswan.serving.page import add_page
+from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
@@ -43,7 +45,11 @@ class Service:
     """A detector behind an application."""
 
     def __init__(
-        self, loaded: Loaded, limits: Limits | None = None, key: str | None = None
+        self,
+        loaded: Loaded,
+        limits: Limits | None = None,
+        key: str | None = None,
+        pipeline: Pipeline | None = None,
     ) -> None:
         """Start its threads; `key` is asked for where there is one."""
         self.limits, self.metrics = limits or Limits(), Metrics()
@@ -52,10 +58,12 @@ class Service:
             title="Blackswan",
             version=version("blackswan"),
             description="Finds the image that does not belong.",
+            docs_url=None,  # FastAPI's own ask other sites for their files
             redoc_url=None,
         )
         self._add_errors(inner)
         self._add_routes(inner)
+        add_page(inner, lambda: self.scorer.current, pipeline)
         self.openapi = inner.openapi
         self.app: App = Guard(inner, self.limits, key, self.metrics.request)
 
@@ -241,6 +249,7 @@ PROBLEMS: dict[int | str, str] = {
 }
 ASKED = {
     "heatmap": {"type": "boolean"},
+    "layer": {"type": "boolean"},
     "regions": {"type": "integer", "minimum": 0, "maximum": 100},
 }
 SCORE = {

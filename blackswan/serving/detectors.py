@@ -119,6 +119,7 @@ class Revision:
         """Yield a copy; raises InputError where the remote does not have it."""
         from dvc.api import DVCFileSystem  # a second to import
         from dvc.exceptions import DvcException
+        from dvc_data.index import DataIndexError
 
         commit = self._commit()
         with tempfile.TemporaryDirectory() as place:
@@ -127,7 +128,7 @@ class Revision:
                 files = DVCFileSystem(".", rev=commit, remote=self.remote)
                 expected = files.info(self.path)["dvc_info"]["md5"]
                 files.get(self.path, str(folder), recursive=True)
-            except (FileNotFoundError, KeyError):
+            except (FileNotFoundError, KeyError, DataIndexError):
                 raise InputError(
                     f"revision {self.rev} has no {self.path}, or it is in neither the cache nor the"
                     " remote; see `dvc ls`, `dvc push` it, or name the remote with --remote"

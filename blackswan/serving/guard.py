@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from blackswan.serving.limits import Limits
+from blackswan.serving.page import FILES
 from blackswan.serving.problems import UNKNOWN, Refused, problem
 
 Message = MutableMapping[str, Any]
@@ -20,7 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 KEY = "BLACKSWAN_API_KEY"
-OPEN = {"/ping", "/health", "/ready"}  # for what looks after the process, and has no key
+# For what looks after the process, and has no key, and for the page, which asks a person for it.
+OPEN = {"/ping", "/health", "/ready"} | {f"/{name}" for name in FILES}
 
 
 class Guard:
@@ -64,9 +66,7 @@ class Guard:
                 await self._answered(scope, body, receive, note)
         except Refused as refused:
             if not status:
-                answer = problem(
-                    refused.status, refused.detail, refused.retry_seconds, close=True
-                )
+                answer = problem(refused.status, refused.detail, refused.retry_seconds, close=True)
                 await answer(scope, receive, note)
         except Exception:  # whatever was not foreseen
             logging.getLogger(__name__).exception("a request failed")
@@ -120,7 +120,10 @@ class Guard:
             raise Refused(408, f"the request did not arrive in {seconds:g} seconds") from None
 
     async def _answered(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
-        """Let the application answer; give up where the client does, or the time is over."""
+        """Let the application answer; give up where the client does, or it does not begin in time.
+
+        What has begun may take longer: a clip is answered frame by frame.
+        """
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
@@ -130,25 +133,32 @@ class Guard:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        answer = asyncio.ensure_future(self.inner(scope, replay, send))
+        begun = asyncio.Event()
+
+        async def begin(message: Message) -> None:
+            begun.set()
+            await send(message)
+
+        answer = asyncio.ensure_future(self.inner(scope, replay, begin))
         left = asyncio.ensure_future(gone())
+        began = asyncio.ensure_future(begun.wait())
+        first = asyncio.FIRST_COMPLETED
         try:
-            done, _ = await asyncio.wait(
-                {answer, left},
-                timeout=self.limits.answer_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            seconds = self.limits.answer_seconds
+            done, _ = await asyncio.wait({answer, left, began}, timeout=seconds, return_when=first)
+            if done == {began}:
+                done, _ = await asyncio.wait({answer, left}, return_when=first)
             if answer in done:
                 await answer
             elif not done:
                 raise Refused(
                     503,
-                    f"the answer took longer than {self.limits.answer_seconds:g} seconds; send "
-                    "fewer images at a time, or try again later",
-                    self.limits.answer_seconds,
+                    f"the answer took longer than {seconds:g} seconds; send fewer images at a "
+                    "time, or try again later",
+                    seconds,
                 )
         finally:
-            for task in (answer, left):
+            for task in (answer, left, began):
                 if not task.done():
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):

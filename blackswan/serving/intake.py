@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from blackswan.errors import InputError, cause, shown
 from blackswan.params import Section
-from blackswan.serving.answers import ScoreRequest
+from blackswan.serving.answers import Asked, ScoreRequest
 from blackswan.serving.limits import Limits
 from blackswan.serving.problems import Refused
 from blackswan.serving.scorer import Upload
@@ -48,7 +48,7 @@ class _InMemory(MultiPartParser):
 
 def read_form(
     headers: Headers, body: bytes, limits: Limits
-) -> tuple[list[tuple[Upload, str]], Params]:
+) -> tuple[list[tuple[Upload, str]], Asked]:
     """Return the files of a form with their names, and what its fields ask."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -68,7 +68,8 @@ def read_form(
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
         raise InputError("the form has no file; add one or more, such as `-F images=@photo.jpg`")
-    asked = checked({key: value for key, value in form.items() if isinstance(value, str)})
+    fields = {key: value for key, value in form.items() if isinstance(value, str)}
+    asked = checked(fields, Asked)
     uploads = []
     for number, file in enumerate(files):
         name = shown(file.filename or f"image {number}")
@@ -76,14 +77,14 @@ def read_form(
     return uploads, asked
 
 
-def read_json(body: bytes) -> tuple[list[tuple[Upload, str]], Params]:
+def read_json(body: bytes) -> tuple[list[tuple[Upload, str]], Asked]:
     """Return the images of a JSON request with their names, and what is asked."""
     found = parsed(ScoreRequest, body)
     uploads = []
     for number, picture in enumerate(found.images):
         name = shown(picture.name or f"image {number}")
         uploads.append((Upload(partial(from_base64, picture.image, name), name), name))
-    return uploads, checked(found.model_dump(exclude={"images"}))
+    return uploads, checked(found.model_dump(exclude={"images"}), Asked)
 
 
 def read_rows(body: bytes, most: int) -> tuple[list[Upload], Params]:
@@ -127,9 +128,7 @@ def parsed(kind: type[AnyModel], body: bytes) -> AnyModel:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False, include_input=False)[0]
         name = shown(".".join(map(str, error["loc"])) or "the request")
-        raise InputError(
-            f"{name}: {shown(error['msg'])}; see /openapi.json for the form"
-        ) from None
+        raise InputError(f"{name}: {shown(error['msg'])}; see /openapi.json for the form") from None
 
 
 def read_file(path: Path, name: str, most: int) -> io.BytesIO:

@@ -10,7 +10,7 @@ MEDIA_TYPE = "application/problem+json"
 UNKNOWN = "the request could not be answered; the server's log says why"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - the answer, not a fault
     """A request that is not answered, and what to do about it."""
 
     def __init__(self, status: int, detail: str, retry_seconds: float | None = None) -> None:

@@ -172,9 +172,7 @@ class Scorer:
     def _take(self) -> list[_Waiting]:
         """Wait for images and return those of one detector, none at the end."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._ready or (self._closed and not self._decoding)
-            )
+            self._changed.wait_for(lambda: self._ready or (self._closed and not self._decoding))
             self._changed.wait_for(
                 lambda: len(self._ready) >= BATCH or not self._decoding, timeout=LINGER
             )

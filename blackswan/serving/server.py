@@ -12,6 +12,7 @@ from blackswan.serving.app import Service
 from blackswan.serving.detectors import Source, load_detector
 from blackswan.serving.guard import KEY
 from blackswan.serving.limits import Limits
+from blackswan.serving.pipeline import pipeline_of
 from blackswan.serving.watch import Watch
 
 CONNECTIONS = 1000  # at once; further ones are told to come later
@@ -24,7 +25,7 @@ def serve(source: Source, host: str, port: int, limits: Limits, watch_seconds: f
     """
     stamp = source.stamp()
     loaded = load_detector(source)
-    service = Service(loaded, limits, os.environ.get(KEY))
+    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source))
     watch = Watch(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
         watch.start()

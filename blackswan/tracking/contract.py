@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -38,6 +38,9 @@ MAX_ROWS = 256
 BATCH = 16  # images that a detector gets at once
 IMAGES = "BLACKSWAN_IMAGES"  # a folder that `path` may name files of, beside VOLUMES
 VOLUMES = Path("/Volumes")  # of Unity Catalog
+
+
+AnyParams = TypeVar("AnyParams", bound="Params")
 
 
 class Params(Section):
@@ -105,10 +108,10 @@ def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[s
     ]
 
 
-def checked(given: Mapping[str, Any]) -> Params:
+def checked(given: Mapping[str, Any], kind: type[AnyParams] = Params) -> AnyParams:  # type: ignore[assignment]
     """Return the params of a request; raises InputError, which names one that is wrong."""
     try:
-        return Params.model_validate(dict(given))
+        return kind.model_validate(dict(given))
     except ValidationError as invalid:
         error = invalid.errors()[0]
         name = shown(".".join(map(str, error["loc"])))
