@@ -65,6 +65,8 @@ class DetectorFacts(Detector):
     threshold: float
     threshold_from: str
     data_sha256: str = Field(description="of the normal images that it learnt from")
+    added_normals: int = Field(description="confirmed ones that joined its bank since")
+    added_to: str | None = Field(description="hash of the detector before they did")
 
 
 class Detectors(BaseModel):
@@ -154,6 +156,8 @@ def facts_of(loaded: Loaded) -> DetectorFacts:
         threshold=facts.threshold,
         threshold_from=facts.threshold_from,
         data_sha256=facts.data_sha256,
+        added_normals=len(loaded.added),
+        added_to=loaded.base or None,
     )
 
 
@@ -221,9 +225,7 @@ def _way_back(judged: Judged) -> np.ndarray:
     return to_photo(judged.by.model.facts.preprocessing, judged.shape, judged.pose)
 
 
-def _placed(
-    region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int
-) -> FoundRegion:
+def _placed(region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int) -> FoundRegion:
     """Lay a region of a map of so many pixels on a photo of `shape`."""
     height, width = region.inside.shape
     left, top = region.left - 0.5, region.top - 0.5  # edges of pixels
