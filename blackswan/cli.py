@@ -111,6 +111,9 @@ def serve(
     max_files: Annotated[int, typer.Option(min=1, help="images of a request")] = 256,
     max_waiting: Annotated[int, typer.Option(min=1, help="images of all requests")] = 512,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="to answer a request")] = 60,
+    decisions: Annotated[
+        Path | None, typer.Option(help="folder that keeps what people decide of images")
+    ] = None,
 ) -> None:
     """Serve a detector as a REST API; /docs shows it.
 
@@ -124,6 +127,7 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
+            decisions,
         )
     )  # fmt: skip
 
@@ -285,6 +289,7 @@ def _serve(
     remote: str | None,
     watch: float,
     limits: dict[str, Any],
+    decisions: Path | None,
 ) -> None:
     if find_spec("fastapi") is None or find_spec("prometheus_client") is None:
         raise InputError("the service needs the extra `serve`; pip install -e '.[serve]'")
@@ -292,7 +297,7 @@ def _serve(
     from blackswan.serving.limits import Limits
     from blackswan.serving.server import serve
 
-    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch)
+    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch, decisions)
 
 
 def _invoke(

@@ -74,6 +74,8 @@ class DetectorFacts(Detector):
     threshold: float
     threshold_from: str
     data_sha256: str = Field(description="of the normal images that it learnt from")
+    added_normals: int = Field(description="confirmed ones that joined its bank since")
+    added_to: str | None = Field(description="hash of the detector before they did")
 
 
 class Detectors(BaseModel):
@@ -166,6 +168,8 @@ def facts_of(loaded: Loaded) -> DetectorFacts:
         threshold=facts.threshold,
         threshold_from=facts.threshold_from,
         data_sha256=facts.data_sha256,
+        added_normals=len(loaded.added),
+        added_to=loaded.base or None,
     )
 
 

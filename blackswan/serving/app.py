@@ -4,12 +4,13 @@ import asyncio
 import errno
 import io
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -24,6 +25,7 @@ from blackswan.serving.answers import (
     of_detector,
     result_of,
 )
+from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.guard import App, Guard
 from blackswan.serving.limits import Limits
@@ -31,13 +33,12 @@ from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
+from blackswan.serving.review import Review
+from blackswan.serving.routes import PIXEL, route
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
 
 HASH = "X-Detector-Hash"  # of every answer: that of DVC, of the detector that gave it
-PIXEL = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
-)
 Result = TypeVar("Result")
 
 
@@ -50,8 +51,9 @@ class Service:
         limits: Limits | None = None,
         key: str | None = None,
         pipeline: Pipeline | None = None,
+        decisions: Decisions | None = None,
     ) -> None:
-        """Start its threads; `key` is asked for where there is one."""
+        """Start its threads; `key` is asked for where there is one, decisions are kept there."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
         inner = FastAPI(
@@ -64,6 +66,9 @@ class Service:
         self._add_errors(inner)
         self._add_routes(inner)
         add_page(inner, lambda: self.scorer.current, pipeline)
+        self.review = Review(self, decisions) if decisions else None
+        if self.review:
+            self.review.add_routes(inner)
         self.openapi = inner.openapi
         self.app: App = Guard(inner, self.limits, key, self.metrics.request)
 
@@ -92,9 +97,15 @@ class Service:
         async def wrong_input(_: Request, error: InputError) -> Response:
             return problem(400, str(error))
 
+        @app.exception_handler(RequestValidationError)
+        async def wrong_query(_: Request, error: RequestValidationError) -> Response:
+            first = error.errors()[0]
+            said = f"{shown('.'.join(map(str, first['loc'][1:])))}: {shown(first['msg'])}"
+            return problem(400, f"{said}; see /openapi.json for the form")
+
         @app.exception_handler(Refused)
         async def refused(_: Request, error: Refused) -> Response:
-            return problem(error.status, error.detail, error.retry_seconds)
+            return problem(error.status, error.detail, error.retry_seconds, error.more)
 
         @app.exception_handler(HTTPException)
         async def no_route(request: Request, error: HTTPException) -> Response:
@@ -148,7 +159,8 @@ class Service:
 
     async def prometheus(self) -> Response:
         """Return the counts."""
-        text = self.metrics.text(self.scorer.current, self.scorer.pending)
+        rates = await self.apart(self.review.recent_rates) if self.review else []
+        text = self.metrics.text(self.scorer.current, self.scorer.pending, rates)
         return Response(text, media_type=MEDIA_TYPE)
 
     async def detectors(self) -> Response:
@@ -213,22 +225,6 @@ class Service:
         return JSONResponse(content, headers={HASH: judged[0].by.hash})
 
 
-def route(
-    app: FastAPI,
-    path: str,
-    handler: Callable[[Request], Awaitable[Response]],
-    body: dict[str, Any],
-    **settings: Any,  # noqa: ANN401 - of FastAPI
-) -> None:
-    """Add a route whose body is read by hand, described for OpenAPI."""
-    extra = {"requestBody": {"required": True, "content": body}}
-    problems = {
-        status: {"description": what, "content": {"application/problem+json": {}}}
-        for status, what in PROBLEMS.items()
-    }
-    app.post(path, openapi_extra=extra, responses=problems, **settings)(handler)
-
-
 def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -238,15 +234,6 @@ def _json(content: str, judged: Sequence[Judged]) -> Response:
     return Response(content, headers=headers, media_type="application/json")
 
 
-PROBLEMS: dict[int | str, str] = {
-    400: "What was sent is no image, or not of this form",
-    401: "The API key is missing or wrong",
-    408: "The request did not arrive in time",
-    413: "Too many bytes or images",
-    415: "Another type of content",
-    429: "Too many images wait; see Retry-After",
-    503: "It takes too long, or the service is shutting down",
-}
 ASKED = {
     "heatmap": {"type": "boolean"},
     "layer": {"type": "boolean"},

@@ -31,6 +31,8 @@ class Loaded:
     source: str  # as it was named
     hash: str  # of DVC, of its files
     version: str | None  # a commit, or a version of MLflow's registry; a folder has none
+    added: tuple[str, ...] = ()  # sha256 of normal images that joined its bank while it was served
+    base: str = ""  # hash of the detector that they were added to
 
     @property
     def name(self) -> str:

@@ -1,7 +1,10 @@
 """What Prometheus is told."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from blackswan.serving.decisions import Rate
 from blackswan.serving.detectors import Loaded
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,6 +36,13 @@ class Metrics:
             ["name", "hash"],
             registry=self._registry,
         )
+        self._rate, self._decided = (
+            Gauge(name, what, ["camera", "day"], registry=self._registry)
+            for name, what in (
+                ("blackswan_override_rate", "Share of the decisions that the detector's are not"),
+                ("blackswan_decided_images", "Images that people decided"),
+            )
+        )
 
     def request(self, route: str, status: int) -> None:
         """Count an answer."""
@@ -46,8 +56,13 @@ class Metrics:
         """Count images that were scored at once."""
         self._batches.observe(images)
 
-    def text(self, loaded: Loaded, waiting: int) -> bytes:
+    def text(self, loaded: Loaded, waiting: int, rates: Sequence[Rate] = ()) -> bytes:
         """Return everything in the format of Prometheus."""
+        for gauge in (self._rate, self._decided):
+            gauge.clear()
+        for one in rates:
+            self._rate.labels(one.camera, one.day).set(one.rate)
+            self._decided.labels(one.camera, one.day).set(one.decided)
         self._waiting.set(waiting)
         self._detector.clear()
         self._detector.labels(loaded.name, loaded.hash).set(1)

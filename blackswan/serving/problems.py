@@ -3,6 +3,7 @@
 import json
 import math
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import Response
 
@@ -13,13 +14,25 @@ UNKNOWN = "the request could not be answered; the server's log says why"
 class Refused(Exception):  # noqa: N818 - the answer, not a fault
     """A request that is not answered, and what to do about it."""
 
-    def __init__(self, status: int, detail: str, retry_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        retry_seconds: float | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.retry_seconds = status, detail, retry_seconds
+        self.more = more or {}  # members beside the standard ones
 
 
 def problem(
-    status: int, detail: str, retry_seconds: float | None = None, *, close: bool = False
+    status: int,
+    detail: str,
+    retry_seconds: float | None = None,
+    more: dict[str, Any] | None = None,
+    *,
+    close: bool = False,
 ) -> Response:
     """Return the answer that refuses a request; `close` hangs up on what has not arrived."""
     content = {
@@ -30,7 +43,7 @@ def problem(
         # What clients of MLflow read.
         "error_code": status,
         "message": detail,
-    }
+    } | (more or {})
     headers = {}
     if retry_seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_seconds)))

@@ -71,6 +71,7 @@ class Scorer:
         self._limits, self._batched = limits, batched
         self._changed = threading.Condition()
         self._ready: deque[_Waiting] = deque()
+        self._errands: deque[tuple[Future[None], Callable[[], None]]] = deque()
         self._ready_bytes = self._decoding = self.pending = 0
         self._seconds = 0.1  # an image took lately
         self._closed = False
@@ -89,9 +90,23 @@ class Scorer:
         """Say whether one more image would be taken."""
         return self.pending < self._limits.waiting
 
-    def swap(self, loaded: Loaded) -> None:
-        """Let another detector judge what is sent from now on."""
-        self.current = loaded
+    def swap(self, loaded: Loaded, instead_of: Loaded | None = None) -> bool:
+        """Let another detector judge what is sent from now on: in the place of that one alone."""
+        with self._changed:
+            if instead_of is not None and self.current is not instead_of:
+                return False
+            self.current = loaded
+            return True
+
+    def between(self, work: Callable[[], None]) -> "Future[None]":
+        """Have work that needs the detector done by the thread that scores, between two batches."""
+        future: Future[None] = Future()
+        with self._changed:
+            if self._closed:
+                raise Refused(503, "the service is shutting down; try again soon", 5)
+            self._errands.append((future, work))
+            self._changed.notify_all()
+        return future
 
     def judge(self, uploads: Sequence[Upload]) -> "list[Future[Judged]]":
         """Take images, all or none; a future that is cancelled drops its image.
@@ -159,7 +174,8 @@ class Scorer:
         item.image = preprocessing.apply(photo, item.pose, name=name)
 
     def _work(self) -> None:
-        while taken := self._take():
+        while (taken := self._take()) is not None:
+            self._run_errands()
             batch = [item for item in taken if item.future.set_running_or_notify_cancel()]
             if not batch:
                 continue
@@ -169,10 +185,22 @@ class Scorer:
             lately = (time.monotonic() - begin) / len(batch)
             self._seconds += 0.1 * (lately - self._seconds)
 
-    def _take(self) -> list[_Waiting]:
-        """Wait for images and return those of one detector, none at the end."""
+    def _run_errands(self) -> None:
+        while self._errands:
+            future, work = self._errands.popleft()
+            try:
+                future.set_result(work())
+            except Exception as error:  # it belongs to who sent it
+                future.set_exception(error)
+
+    def _take(self) -> list[_Waiting] | None:
+        """Wait for images, or errands, and return those of one detector; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or (self._closed and not self._decoding))
+            self._changed.wait_for(
+                lambda: self._ready or self._errands or (self._closed and not self._decoding)
+            )
+            if not self._ready:
+                return [] if self._errands else None
             self._changed.wait_for(
                 lambda: len(self._ready) >= BATCH or not self._decoding, timeout=LINGER
             )

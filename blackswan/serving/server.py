@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -9,6 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blackswan.errors import InputError
 from blackswan.serving.app import Service
+from blackswan.serving.bank import latest
+from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Source, load_detector
 from blackswan.serving.guard import KEY
 from blackswan.serving.limits import Limits
@@ -18,14 +21,26 @@ from blackswan.serving.watch import Watch
 CONNECTIONS = 1000  # at once; further ones are told to come later
 
 
-def serve(source: Source, host: str, port: int, limits: Limits, watch_seconds: float) -> None:
+def serve(
+    source: Source,
+    host: str,
+    port: int,
+    limits: Limits,
+    watch_seconds: float,
+    decisions: Path | None = None,
+) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
+
+    What people decide is kept in the folder `decisions`, where there is one.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
     stamp = source.stamp()
+    kept = Decisions(decisions) if decisions else None
     loaded = load_detector(source)
-    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source))
+    if decisions:
+        loaded = latest(loaded, decisions)
+    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source), kept)
     watch = Watch(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
         watch.start()
@@ -49,6 +64,8 @@ def serve(source: Source, host: str, port: int, limits: Limits, watch_seconds: f
     finally:
         watch.close()
         service.close()
+        if kept:
+            kept.close()
 
 
 def impatient(seconds: float) -> type[H11Protocol]:

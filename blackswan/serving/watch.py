@@ -47,7 +47,7 @@ class Watch:
             log.error("the detector is not replaced: %s", why)
             return False
         self._served = stamp
-        if loaded.hash == self._scorer.current.hash:
+        if loaded.hash in (self._scorer.current.hash, self._scorer.current.base):
             return False
         self._scorer.swap(loaded)
         log.warning("%s of hash %s is served now", loaded.source, loaded.hash)

@@ -24,7 +24,7 @@ from blackswan.serving import clips
 from blackswan.serving.app import Service
 from blackswan.serving.detectors import Folder, Loaded
 from blackswan.serving.page import FILES, HERE
-from blackswan.serving.pipeline import Pipeline, pipeline_of
+from blackswan.serving.pipeline import pipeline_of
 
 
 @pytest.fixture
@@ -32,7 +32,17 @@ def pipeline(tmp_path):
     """What the pipeline would have written for make_model: three test images, one of them missed."""
     shape = np.full((16, 16, 3), 100, np.uint8)
     rows = [
-        Row(f"frames/{name}.png", encode_png(shape + np.uint8(level)), None, label, defect, False, False, "", None)
+        Row(
+            f"frames/{name}.png",
+            encode_png(shape + np.uint8(level)),
+            None,
+            label,
+            defect,
+            False,
+            False,
+            "",
+            None,
+        )
         for level, (name, label, defect) in enumerate(
             [("a", 0, ""), ("b", 1, "hole"), ("c", 1, "hole")]
         )
