@@ -479,6 +479,18 @@ async function listDecisions(path) {
   $("more").hidden = older === null;
 }
 
+// --- cameras ---------------------------------------------------------------------------------
+
+async function openCameras() {
+  try {
+    const { streams } = await askJson("v1/streams");
+    $("no-cameras").textContent = streams.length ? "" : "No camera is watched.";
+    $("streams").replaceChildren();
+  } catch (error) {
+    $("no-cameras").textContent = error.message;
+  }
+}
+
 // --- the parts of the page -------------------------------------------------------------------
 
 const PARTS = { inspect: null, evaluation: openEvaluation, decisions: openDecisions, cameras: openCameras };
