@@ -17,6 +17,7 @@ import typer
 from blackswan.data.files import kind_of
 from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.sources import video
+from blackswan.data.sources.folder import Params as Folders
 from blackswan.data.sources.opening import SourceParams
 from blackswan.data.sources.table import PARQUET, preprocessing_of
 from blackswan.data.sources.video import Sampling
@@ -37,6 +38,9 @@ from blackswan.reporting.verdicts import (
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+decisions_app = typer.Typer(no_args_is_help=True)
+app.add_typer(decisions_app, name="decisions", help="What people decided of images.")
 
 
 @app.callback()
@@ -130,6 +134,18 @@ def serve(
             decisions,
         )
     )  # fmt: skip
+
+
+@decisions_app.command()
+def export(
+    decisions: Annotated[Path, typer.Argument(help="folder that `blackswan serve` keeps them in")],
+    out: Annotated[Path, typer.Option(help="what `label` reads")] = Path("data/corrections.csv"),
+    add_images: Annotated[
+        bool, typer.Option(help="copy what data/frames does not hold into source.path")
+    ] = False,
+) -> None:
+    """Write what people decided as corrections, from which the next `dvc repro` learns."""
+    explained(lambda: _export(decisions, out, add_images))
 
 
 @app.command()
@@ -298,6 +314,14 @@ def _serve(
     from blackswan.serving.server import serve
 
     serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch, decisions)
+
+
+def _export(decisions: Path, out: Path, add_images: bool) -> None:
+    from blackswan.serving.exporting import export
+
+    source = load_section(SourceParams, "source").path
+    folders = load_section(Folders, "extract_frames.folder")
+    print(export(decisions, out, source, folders if add_images else None))
 
 
 def _invoke(

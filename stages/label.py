@@ -1,8 +1,9 @@
 """data/frames, data/anomalies -> data/labels.csv: what each image is and which split it belongs to.
 
-An anomalous copy lies in the split of its source frame. Nothing is written when the params ask more
-of the normal images than there are, or when the leak check finds images that are nearly the same on
-both sides of a split. `dvc repro label`
+What people decided of a frame, data/corrections.csv, outranks what the source says. An anomalous
+copy lies in the split of its source frame. Nothing is written when the params ask more of the
+normal images than there are, or when the leak check finds images that are nearly the same on both
+sides of a split. `dvc repro label`
 """
 
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blackswan.data import leaks, splits
+from blackswan.data.corrections import corrected
 from blackswan.data.files import tell
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.sequences import series, with_times
@@ -21,6 +23,7 @@ from blackswan.params import Section, load_section
 DATA = Path("data")
 FRAMES = Path("data/frames")
 ANOMALIES = Path("data/anomalies")
+CORRECTIONS = Path("data/corrections.csv")
 LABELS = Path("data/labels.csv")
 
 
@@ -66,7 +69,8 @@ def main() -> None:
     """Label every image, check for leaks, write one table."""
     params = load_section(Params, "label")
     split = load_section(splits.Params, "split")
-    index = with_times(read_index(FRAMES / "index.csv"), FRAMES, split)
+    index = corrected(read_index(FRAMES / "index.csv"), CORRECTIONS)
+    index = with_times(index, FRAMES, split)
     frames = assign_splits(index, split)
     if lost := splits.defects_left_out(index, frames):
         tell(lost)

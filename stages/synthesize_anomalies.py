@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from blackswan.data import splits, synthesis
 from blackswan.data.anomalies import Job, make
+from blackswan.data.corrections import corrected
 from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, read_index, write_index
 from blackswan.data.sequences import with_times
@@ -31,6 +32,7 @@ from blackswan.seeds import generator
 
 FRAMES = Path("data/frames")
 ANOMALIES = Path("data/anomalies")
+CORRECTIONS = Path("data/corrections.csv")  # no copies of what is anomalous itself
 
 
 class Params(Section):
@@ -115,7 +117,8 @@ def main() -> None:
     """Make every planned image."""
     params = load_section(Params, "synthesize_anomalies")
     split = load_section(splits.Params, "split")
-    frames = assign_splits(with_times(read_index(FRAMES / "index.csv"), FRAMES, split), split)
+    index = corrected(read_index(FRAMES / "index.csv"), CORRECTIONS)
+    frames = assign_splits(with_times(index, FRAMES, split), split)
     jobs = plan(frames, params)
     key = "synthesize_anomalies.max_failed_share"
     quarantine = Quarantine(len(frames), params.max_failed_share, key)

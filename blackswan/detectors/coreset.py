@@ -76,6 +76,20 @@ def farther(centres: Tensor, points: Tensor | Rows, picks: int) -> Tensor:
     return _greedy(rows, picks, centres, [])
 
 
+def grown(bank: Tensor, points: Tensor, ratio: float, most: int | None) -> Tensor:
+    """Return a bank (M, D) to which a share of new points (N, D) was added, those farthest from it.
+
+    Where it would have more than `most` points it is picked anew, out of itself and all of them.
+    """
+    joining = coreset_size(len(points), ratio)
+    if most is None or len(bank) + joining <= most:
+        if joining < len(points):
+            points = points[farther(bank, points, joining)]
+        return torch.cat([bank, points])
+    both = torch.cat([bank, points])
+    return both[k_center(both, most, 0)]
+
+
 def _greedy(points: Rows, picks: int, centres: Tensor, first: list[int]) -> Tensor:
     if not 1 <= picks <= points.shape[0]:
         raise InputError(

@@ -21,7 +21,7 @@ from torch.nn.functional import max_pool2d, normalize
 from tqdm import tqdm
 
 from blackswan.data.shortages import Shortage, refuse
-from blackswan.detectors.coreset import KNOWN, coreset_size, k_center
+from blackswan.detectors.coreset import KNOWN, coreset_size, grown, k_center
 from blackswan.detectors.interface import Images, Resources, Scores
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
@@ -114,6 +114,30 @@ class Detector(PatchDetector[Params]):
         # The directions that were left out: what they hold needs no reconstruction.
         directions = self.tensors[f"residual_directions_{number}"]
         return ((patches - self.tensors["mean"][number]) @ directions).square().sum(1)
+
+    @torch.inference_mode()
+    def add(self, images: Sequence[np.ndarray]) -> None:
+        """Put confirmed normal images, uint8 (H, W, 3), into the memory bank, at once.
+
+        As PatchCore's, whose threshold stays for the same reason. Raises InputError for a subspace,
+        which only a fit makes, and where the patches would not fit in memory.
+        """
+        if self.params.method != "memory":
+            raise InputError(
+                f"detectors.dino_memory.method = {self.params.method} keeps no memory bank, so it "
+                "takes no image; fit it again with the image, or choose method: memory"
+            )
+        banks = self.tensors["memory_bank"].cpu()
+        for image in images:
+            total = self.params.rotations * count_patches(self.backbone, [image.shape[:2]])
+            needed = 4 * len(banks) * (2 * total + 3 * banks.shape[1]) * banks.shape[2]
+            check_memory(needed, f"dino_memory with {total} more patches", SMALLER)
+            patches = _turned_patches(image, self.params, self.backbone).cpu()
+            ratio, most = self.params.coreset_ratio, self.params.bank_patches
+            banks = torch.stack(
+                [grown(*pair, ratio, most) for pair in zip(banks, patches, strict=True)]
+            )
+        self.tensors["memory_bank"] = banks.to(self.backbone.device)
 
     def save(self, folder: Path) -> None:
         """Write the tensors, the params, the paths of the references and the backbone."""
@@ -243,8 +267,13 @@ def _reference_patches(
     for image in tqdm(
         references, desc="fit dino_memory", unit="image", total=len(chosen), disable=None
     ):
-        turned = [rotate(image, turn * 360 / params.rotations) for turn in range(params.rotations)]
-        yield torch.cat([_embed(backbone, batch, params) for batch in slices(turned)], 1)
+        yield _turned_patches(image, params, backbone)
+
+
+def _turned_patches(image: np.ndarray, params: Params, backbone: Backbone) -> Tensor:
+    """Return the patches (F, P, D) of an image in all its rotations."""
+    turned = [rotate(image, turn * 360 / params.rotations) for turn in range(params.rotations)]
+    return torch.cat([_embed(backbone, batch, params) for batch in slices(turned)], 1)
 
 
 def _embed(backbone: Backbone, images: Sequence[np.ndarray], params: Params) -> Tensor:

@@ -24,7 +24,7 @@ from blackswan.detectors.coreset import (
     KNOWN,
     Projection,
     coreset_size,
-    farther,
+    grown,
     k_center,
     random_directions,
 )
@@ -181,14 +181,7 @@ class Detector(PatchDetector[Params]):
                 for batch in of_one_size(images, BATCH, lambda image: image)
             ]
         )
-        size = len(bank) + coreset_size(total, self.params.coreset_ratio)
-        limit = self.params.bank_patches or size
-        if size <= limit:
-            added = patches[farther(bank, patches, size - len(bank))]
-            bank = torch.cat([bank, added])
-        else:
-            both = torch.cat([bank, patches])
-            bank = both[k_center(both, limit, 0)]
+        bank = grown(bank, patches, self.params.coreset_ratio, self.params.bank_patches)
         self.tensors["memory_bank"] = bank.to(self.backbone.device)
 
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from blackswan.errors import InputError
-from blackswan.outputs import replace_file
 
 TABLE, IMAGES = "decisions.sqlite", "images"
 BUSY_SECONDS = 10  # for which another process may hold the table
@@ -181,10 +181,18 @@ class Decisions:
         path = self.image(sha256)
         if path.exists():
             return
-        with self._turn, replace_file(path) as partial, partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own: another process may keep the same image now.
+        descriptor, name = tempfile.mkstemp(".partial", ".", path.parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _latest(self, sha256: str) -> Decision | None:
         row = self._table.execute(

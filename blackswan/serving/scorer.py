@@ -189,7 +189,8 @@ class Scorer:
         while self._errands:
             future, work = self._errands.popleft()
             try:
-                future.set_result(work())
+                work()
+                future.set_result(None)
             except Exception as error:  # it belongs to who sent it
                 future.set_exception(error)
 

@@ -273,3 +273,30 @@ def test_what_cannot_be_fitted_is_refused(images, resources, monkeypatch):
     monkeypatch.setattr(dino_memory, "backbone_of", lambda *_: pyramid)
     with pytest.raises(InputError, match=r"\[16, 24\] channels and cannot be averaged"):
         dino_memory.fit(images, settings(), resources)
+
+
+@pytest.mark.parametrize("changes", [{}, {"coreset_ratio": 0.5}, {"fusion": "maps"}])
+def test_added_images_score_as_after_a_refit(images, painted, resources, changes):
+    brighter = [np.clip(image.astype(int) + 40, 0, 255).astype(np.uint8) for image in images]
+    rng, stained = np.random.default_rng(1), []
+    for image in brighter[10:]:
+        row, column = rng.integers(0, 70, 2)
+        stained.append(image.copy())
+        stained[-1][row : row + 24, column : column + 24] += 15
+
+    def auroc(detector):
+        normal, anomalous = (detector.score(part).image_scores for part in (brighter[10:], stained))
+        return float((anomalous[:, None] > normal).mean())
+
+    chosen = settings(references=None, **changes)
+    grown = dino_memory.fit(images[:10], chosen, resources)
+    grown.add(brighter[:10])
+    refitted = dino_memory.fit(Pictures([*images[:10], *brighter[:10]]), chosen, resources)
+    assert grown.tensors["memory_bank"].shape == refitted.tensors["memory_bank"].shape
+    assert auroc(grown) == pytest.approx(auroc(refitted), abs=0.005)
+
+
+def test_a_subspace_takes_no_image(images, resources):
+    detector = dino_memory.fit(images[:4], settings(method="subspace"), resources)
+    with pytest.raises(InputError, match="method = subspace keeps no memory bank, so it takes no"):
+        detector.add(images[4:5])

@@ -1,0 +1,136 @@
+"""Decisions of the service as corrections of data/frames, and new images as files of the source.
+
+An image is known by the sha256 of its bytes: as a frame, or as the photo that a frame was made of.
+"""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+from blackswan.data.corrections import Correction, write_corrections
+from blackswan.data.decoding import FORMATS
+from blackswan.data.files import frame_name, list_images
+from blackswan.data.records import read_index
+from blackswan.data.sources import video
+from blackswan.data.sources.folder import Params
+from blackswan.errors import InputError
+from blackswan.outputs import replace_file
+from blackswan.serving.decisions import TABLE, Decision, Decisions, sha256_of
+
+FRAMES = Path("data/frames")
+SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp",
+            "GIF": ".gif", "PPM": ".ppm", "HEIF": ".heic"}  # fmt: skip
+
+
+def export(folder: Path, out: Path, source: Path, folders: Params | None) -> str:
+    """Write the decisions of `folder` that concern data/frames to `out`; say what was done.
+
+    With `folders`, those of the source, images that it does not hold are copied into it, for the
+    next run to read. Raises InputError where there are no decisions, or the source takes no photos.
+    """
+    if not (folder / TABLE).is_file():
+        raise InputError(
+            f"{folder} holds no {TABLE}; name the folder of `blackswan serve --decisions`"
+        )
+    decisions = Decisions(folder)
+    try:
+        counted = decisions.counted()
+        frames, photos = _frames(), _photos(source)
+        known = {sha256: frames[sha256] for sha256 in frames.keys() & {d.sha256 for d in counted}}
+        images = {image for image in frames.values()}
+        known |= {
+            sha256: image for sha256, image in photos.items()
+            if image in images and sha256 not in known
+        }  # fmt: skip
+        new = [one for one in counted if one.sha256 not in known and one.sha256 not in photos]
+        waiting = sum(one.sha256 in photos and one.sha256 not in known for one in counted)
+        if folders and new:
+            _check_source(source, folders)
+            for one in new:
+                _copy(one, decisions.image(one.sha256), source, folders)
+    finally:
+        decisions.close()
+    latest: dict[str, Decision] = {}
+    for one in sorted(counted, key=lambda one: one.id):
+        if one.sha256 in known:
+            latest[known[one.sha256]] = one  # a frame and its photo are one image
+    write_corrections(
+        out,
+        [
+            Correction(image, one.label, one.defect, one.user, one.time)
+            for image, one in latest.items()
+        ],
+    )
+    return "; ".join(filter(None, [
+        f"{out}: {len(latest)} images of {FRAMES}",
+        f"{waiting} of {source} that no run has read yet: export again after it" if waiting else "",
+        _told(new, source, added=folders is not None),
+    ]))  # fmt: skip
+
+
+def _told(new: list[Decision], source: Path, *, added: bool) -> str:
+    if not new:
+        return ""
+    labels = ", ".join(f"{count} {name}" for name, count in sorted(
+        Counter(one.label for one in new).items()))  # fmt: skip
+    if added:
+        return f"added to {source}: {labels}; run `dvc repro`"
+    return (
+        f"left out, for {FRAMES} does not hold them: {labels}; --add-images copies them to {source}"
+    )
+
+
+def _frames() -> dict[str, str]:
+    """Return the frames by the sha256 of their files."""
+    frames = sorted(read_index(FRAMES / "index.csv"), key=lambda frame: frame.image)
+    return {sha256_of((FRAMES / frame.image).read_bytes()): frame.image for frame in frames}
+
+
+def _photos(source: Path) -> dict[str, str]:
+    """Return which frame is made of each photo of a source, by the sha256 of the photo."""
+    if not source.is_dir() or video.list_videos(source):
+        return {}
+    return {
+        sha256_of(file.read_bytes()): (
+            f"images/{frame_name(file.relative_to(source).with_suffix('').as_posix())}.png"
+        )
+        for file in list_images(source)
+    }
+
+
+def _check_source(source: Path, folders: Params) -> None:
+    if not source.is_dir() or video.list_videos(source):
+        raise InputError(
+            f"source.path {source} is no folder of photos, so --add-images cannot add to it; make "
+            "it one, or leave the option out"
+        )
+    if folders.annotations or "*" in folders.normal or not (source / folders.normal).is_dir():
+        raise InputError(
+            f"extract_frames.folder does not say where a normal photo of {source} lies; set "
+            "normal to a sub-folder that it has, and annotations to ''"
+        )
+    if not folders.anomalous or (folders.anomalous != "*" and "*" in folders.anomalous):
+        raise InputError(
+            "extract_frames.folder.anomalous does not say where an anomalous photo lies; set it to "
+            "a sub-folder, or to '*'"
+        )
+
+
+def _copy(one: Decision, image: Path, source: Path, folders: Params) -> None:
+    if one.label == "normal":
+        place = source / folders.normal
+    elif folders.anomalous == "*":
+        place = source / (one.defect or "anomaly")
+    else:
+        place = source / folders.anomalous / one.defect
+    try:
+        with Image.open(image, formats=FORMATS) as opened:
+            suffix = SUFFIXES[opened.format or ""]
+    except (OSError, KeyError):
+        raise InputError(
+            f"{image}, of the decision {one.id}, is missing or no image; bring it back from a copy"
+        ) from None
+    with replace_file(place / f"{one.sha256}{suffix}") as partial:
+        shutil.copyfile(image, partial)
