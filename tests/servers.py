@@ -5,10 +5,12 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,6 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -104,3 +112,24 @@ def serving(
     yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@contextmanager
+def running(app: Any, head_seconds: float = 10.0) -> Iterator[int]:  # noqa: ANN401 - of ASGI
+    """Serve an application as `blackswan serve` does; yield the port, and end it."""
+    import uvicorn  # of an extra
+
+    from blackswan.serving.server import impatient
+
+    protocol = impatient(head_seconds)
+    config = uvicorn.Config(app, port=0, http=protocol, log_level="error", lifespan="off")
+    process = uvicorn.Server(config)
+    thread = threading.Thread(target=process.run)
+    thread.start()
+    try:
+        while not process.started:
+            time.sleep(0.005)
+        yield process.servers[0].sockets[0].getsockname()[1]
+    finally:
+        process.should_exit = True
+        thread.join()

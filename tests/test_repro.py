@@ -1,5 +1,6 @@
 """The whole pipeline under `dvc repro` on a drawn clip: killed, forced, shared."""
 
+import contextlib
 import copy
 import json
 import os
@@ -9,15 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, draw_clip
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
+from servers import free_port
 from tiny_weights import write_weights
 
 from blackswan.data.dataset import Split, write_shards
@@ -37,6 +42,11 @@ BEGUN = {
     "evaluate_reference@vit": "data/scores/.vit.partial/maps.parquet",
     "compare": "metrics/.pictures.partial/**/*.png",
 }
+COMMAND = str(Path(sys.executable).with_name("blackswan"))
+SCREENS = [
+    ("desktop-light", {"width": 1280, "height": 900}, "light"),
+    ("phone-dark", {"width": 390, "height": 844}, "dark"),
+]
 QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_reference@median_residual"}
 
 
@@ -344,6 +354,110 @@ def test_the_pictures_show_in_a_browser_without_a_network(project: Path, page: s
     # The curves of DVC's own page need a library from the net; the pictures show without it.
     outside = [url for url in asked if not url.startswith(("file:", "data:"))]
     assert [url for url in outside if page == "report" or "/npm/vega" not in url] == []
+
+
+@contextlib.contextmanager
+def served(project: Path, detector: str, *words: str) -> Iterator[str]:
+    """Serve a detector of the project, yield the address, and end it whatever happens."""
+    log = project.with_suffix(".serve")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [COMMAND, "serve", f"data/detectors/{detector}", "--port", str(free_port()), *words],
+            cwd=project, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"http://\S+", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def violations(tab: Page) -> list[str]:
+    """Return the rules of accessibility that the page as it stands breaks."""
+    found = Axe().run(tab).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
+
+
+def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) -> None:
+    pytest.importorskip("fastapi")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium")
+    index = pd.read_csv(project / "data/labels.csv", keep_default_na=False)
+    test = index[(index.split == "test") & (index.label == "normal")].image.tolist()
+    images = [*test[:3], *index[index.defect == "salt_and_pepper"].image[:2]]
+    files = [str(project / "data" / image) for image in images]
+    words = ("--decisions", "kept")
+    with served(project, "median_residual", *words) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, size, colours in SCREENS:
+            context = browser.new_context(
+                viewport=size, color_scheme=colours, bypass_csp=True, service_workers="block"
+            )
+            tab, asked, wrong = context.new_page(), [], []
+            tab.on("request", lambda request, asked=asked: asked.append(request.url))
+            tab.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            tab.goto(url)
+            tab.set_input_files("#files", files)
+            tab.get_by_text("5 of 5 images judged").wait_for()
+            tab.locator("#images button").nth(4).press("Enter")
+            tab.locator("#outlines polygon").first.wait_for(state="attached")
+            assert tab.locator("#verdict").inner_text() == "anomalous"
+            assert float(tab.locator("#confidence").inner_text()) > 0.5
+            tab.locator("#opacity").fill("40")
+            assert tab.locator("#layer").evaluate("layer => layer.style.opacity") == "0.4"
+            picture(tab, f"inspect-{name}")
+            assert violations(tab) == []
+
+            tab.get_by_role("link", name="Evaluation").click()
+            tab.locator("#false-alarms img").or_(tab.get_by_text("none").first).first.wait_for()
+            alarms = int(tab.locator("#false-alarm").inner_text())
+            hits = int(tab.locator("#hit").inner_text())
+            assert alarms + int(tab.locator("#true-normal").inner_text()) == len(test)
+            tab.locator("#threshold").press("Home")  # all are anomalous
+            assert tab.locator("#true-normal").inner_text() == "0"
+            assert int(tab.locator("#hit").inner_text()) >= hits
+            tab.locator("#reset").click()
+            assert tab.locator("#false-alarm").inner_text() == str(alarms)
+            picture(tab, f"evaluation-{name}")
+            assert violations(tab) == []
+            for part in ("Decisions", "Cameras", "API"):
+                tab.get_by_role("link", name=part).click()
+                assert violations(tab) == []
+            assert {request.split("/")[2] for request in asked if request.startswith("http")} == {
+                url.split("/")[2]
+            }
+            assert wrong == []
+            context.close()
+
+        tab = browser.new_page()
+        tab.goto(url)
+        tab.get_by_label("Your name").fill("anna")
+        tab.get_by_label("Camera").fill("line1")
+        tab.set_input_files("#files", files[:1])  # a normal image
+        tab.get_by_role("radio", name="anomalous").check()
+        tab.get_by_label("Type of defect").fill("hole")
+        tab.get_by_role("button", name="Keep the decision").click()
+        tab.get_by_text("Kept: anomalous (hole)").wait_for()
+        tab.reload()
+        tab.get_by_role("link", name="Decisions").click()
+        tab.get_by_role("cell", name="hole").wait_for()
+        browser.close()
+    subprocess.run([COMMAND, "decisions", "export", "kept"], cwd=project, check=True)
+    assert "label" in stages_run(dvc(project, "repro", "label"))
+    labels = pd.read_csv(project / "data/labels.csv", keep_default_na=False).set_index("image")
+    assert labels.loc[images[0], ["label", "defect"]].tolist() == ["anomalous", "hole"]
+
+
+def picture(tab: Page, name: str) -> None:
+    """Keep a picture of the page where one is asked for, for the README."""
+    if folder := os.environ.get("BLACKSWAN_SCREENSHOTS"):
+        tab.screenshot(path=Path(folder, f"{name}.png"))
 
 
 def test_the_vit_and_its_threshold_never_see_the_test_split(project: Path) -> None:

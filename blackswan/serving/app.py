@@ -34,7 +34,7 @@ from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
 from blackswan.serving.review import Review
-from blackswan.serving.routes import PIXEL, route
+from blackswan.serving.routes import PIXEL, PROBLEMS, described, route
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
 
@@ -62,6 +62,7 @@ class Service:
             description="Finds the image that does not belong.",
             docs_url=None,  # FastAPI's own ask other sites for their files
             redoc_url=None,
+            responses=described(PROBLEMS),
         )
         self._add_errors(inner)
         self._add_routes(inner)

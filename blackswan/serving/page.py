@@ -15,6 +15,7 @@ from blackswan.serving import clips
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.pipeline import Evaluation, Pipeline
 from blackswan.serving.problems import problem
+from blackswan.serving.routes import described
 
 HERE = Path(__file__).parent / "page_files"
 FILES = {
@@ -70,7 +71,7 @@ def add_page(app: FastAPI, current: Callable[[], Loaded], pipeline: Pipeline | N
             return problem(404, "the evaluation has no image of this number; see /v1/evaluation")
         return Picture(content, headers={"Cache-Control": "private, max-age=60"})
 
-    @app.post("/v1/frames", openapi_extra=CLIP, responses={400: PROBLEM}, response_class=Frames)
+    @app.post("/v1/frames", openapi_extra=CLIP, response_class=Frames)
     async def frames(request: Request, every: float = clips.EVERY) -> Response:
         """Cut a clip, which is the body, into frames: a line of JSON each, as it is decoded."""
         name = request.headers.get("x-file-name", "clip")
@@ -90,11 +91,7 @@ class Frames(StreamingResponse):
     media_type = "application/x-ndjson"
 
 
-PROBLEM = {"description": "What was sent is refused", "content": {"application/problem+json": {}}}
-MISSING: dict[int | str, dict[str, object]] = {
-    400: PROBLEM,
-    404: {"description": "There is none", "content": {"application/problem+json": {}}},
-}
+MISSING = described({404: "There is none"})
 CLIP = {
     "requestBody": {
         "required": True,

@@ -19,6 +19,14 @@ PROBLEMS: dict[int | str, str] = {
 }
 
 
+def described(refusals: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """Return problem details by status, as FastAPI takes them for OpenAPI."""
+    return {
+        status: {"description": what, "content": {"application/problem+json": {}}}
+        for status, what in refusals.items()
+    }
+
+
 def route(
     app: FastAPI,
     path: str,
@@ -29,8 +37,5 @@ def route(
 ) -> None:
     """Add a route whose body is read by hand, described for OpenAPI."""
     extra = {"requestBody": {"required": True, "content": body}}
-    problems = {
-        status: {"description": what, "content": {"application/problem+json": {}}}
-        for status, what in (refusals or PROBLEMS).items()
-    }
+    problems = described(refusals or PROBLEMS)
     app.post(path, openapi_extra=extra, responses=problems, **settings)(handler)

@@ -29,7 +29,7 @@ from blackswan.serving.pipeline import pipeline_of
 
 @pytest.fixture
 def pipeline(tmp_path):
-    """What the pipeline would have written for make_model: three test images, one of them missed."""
+    """What the pipeline would have written for make_model: three test images, one missed."""
     shape = np.full((16, 16, 3), 100, np.uint8)
     rows = [
         Row(

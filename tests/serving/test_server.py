@@ -1,20 +1,17 @@
 """The service on a real socket: slow heads, many requests, and the command with what it needs."""
 
-import contextlib
 import socket
 import threading
-import time
 
 import httpx
 import numpy as np
 import pytest
 from conftest import make_model
+from servers import running
 from typer.testing import CliRunner
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
-
-import uvicorn
 
 from blackswan import cli
 from blackswan.data.images import encode_png
@@ -23,25 +20,6 @@ from blackswan.serving import server
 from blackswan.serving.app import Service
 from blackswan.serving.detectors import Folder, Loaded
 from blackswan.serving.limits import Limits
-from blackswan.serving.server import impatient
-
-
-@contextlib.contextmanager
-def running(app, head_seconds=10.0):
-    """Serve on a free port, which is yielded."""
-    config = uvicorn.Config(
-        app, port=0, http=impatient(head_seconds), log_level="error", lifespan="off"
-    )
-    process = uvicorn.Server(config)
-    thread = threading.Thread(target=process.run)
-    thread.start()
-    try:
-        while not process.started:
-            time.sleep(0.005)
-        yield process.servers[0].sockets[0].getsockname()[1]
-    finally:
-        process.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

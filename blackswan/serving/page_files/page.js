@@ -320,7 +320,10 @@ async function keep(event) {
     item.version = kept.version;
     item.kept = `Kept: ${kept.label}${kept.defect ? ` (${kept.defect})` : ""}${kept.override ? ", against the detector" : ", as the detector"}`
       + `${kept.added_to_bank ? ", and the detector knows it now" : ""}.`;
-    if (kept.defect) know(kept.defect);
+    if (kept.defect) {
+      know(kept.defect);
+      item.kept += await remember(item);
+    }
   } catch (error) {
     if (error.status === 409 && error.content.latest) item.version = error.content.latest.version;
     item.kept = error.status === 404 ? "This service keeps no decisions; start it with --decisions FOLDER."
@@ -340,11 +343,38 @@ async function findSimilar() {
   $("vote").textContent = "…";
   try {
     const form = new FormData();
-    form.append("image", item.file, item.name);
-    const found = await askJson("v1/similar", { method: "POST", body: form });
-    if (chosen === item) showSimilar(found);
+    form.append("images", item.file, item.name);
+    const { memory, results: [found] } = await askJson("v1/similar", { method: "POST", body: form });
+    if (chosen === item) showSimilar(memory, found.regions);
   } catch (error) {
     $("vote").textContent = error.status === 404 ? "This service has no memory of defects; start it with --memory." : error.message;
+  }
+}
+
+function showSimilar(memory, regions) {
+  const [region] = regions;  // the one with the highest peak
+  if (!memory.available) $("vote").textContent = memory.detail;
+  else if (!region) $("vote").textContent = "Nothing of this image lies above the threshold of the heatmap.";
+  else {
+    $("vote").textContent = region.type ? `Looks like ${region.type} (${percent(region.confidence)} sure).`
+      : `Of no known type for sure${region.why_unknown ? `: ${region.why_unknown}` : ""}.`;
+    if (region.type && !$("defect").value && labelOf() === "anomalous") $("defect").value = region.type;
+    for (const neighbour of region.neighbors) {
+      know(neighbour.type);
+      $("neighbours").append(make("li", {},
+        make("img", { src: png(neighbour.crop), alt: `${neighbour.type} of ${neighbour.image}` }),
+        make("strong", {}, neighbour.type), ` ${neighbour.similarity.toFixed(3)} alike, ${neighbour.image}`));
+    }
+  }
+}
+
+/** A defect whose type a person confirmed joins the memory, where the service has one. */
+async function remember(item) {
+  try {
+    await sendJson("v1/defects", { image: await base64Of(item.file), name: item.name, type: item.defect, camera: $("camera").value.trim() });
+    return " It joined the memory of defects.";
+  } catch (error) {
+    return error.status === 404 ? "" : ` It did not join the memory: ${error.message}.`;
   }
 }
 
