@@ -35,7 +35,9 @@ HERE = Path(__file__).parent
 ROOT, RESULT = HERE.parent, HERE / "serving.json"
 CLIENTS, SECONDS, LONG_SECONDS, WARM_UP, IMAGES = (1, 4, 16), 20, 60, 10, 64
 BATCH, PORT = 16, 5078
-BOUNDARY = "frame"
+BOUNDARY = b"frame"
+HEAD = b'--%b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' % BOUNDARY
+TAIL = b"\r\n--%b--\r\n" % BOUNDARY
 Part = dict[str, Any]
 
 
@@ -76,13 +78,15 @@ def in_process(model: Model, images: list[bytes]) -> Part:
 def client(images: list[bytes], until: float) -> tuple[list[float], Counter]:
     """Ask until the time is over; return the seconds of each answer, and the statuses."""
     connection, seconds, statuses = http.client.HTTPConnection("127.0.0.1", PORT), [], Counter()
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}
     while time.perf_counter() < until:
         content = images[len(seconds) % len(images)]
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
         begin = time.perf_counter()
         connection.request(
-            "POST", "/v1/score", head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode(), headers
+            "POST",
+            "/v1/score",
+            HEAD + content + TAIL,
+            headers,
         )
         response = connection.getresponse()
         response.read()
@@ -171,7 +175,9 @@ def picture(found: Part) -> Figure:
     latency.set(xlabel="clients", ylabel="ms an image", ylim=(0, None))
     latency.legend()
     rate.plot(CLIENTS, [row["images_per_second"] for row in rows], "o-", label="service")
-    rate.axhline(found["in_process"]["images_per_second"], color="grey", label="in process, batches")
+    rate.axhline(
+        found["in_process"]["images_per_second"], color="grey", label="in process, batches"
+    )
     rate.set(xlabel="clients", ylabel="images a second", ylim=(0, None))
     rate.legend()
     return figure

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from blackswan.errors import InputError, out_of_memory, shown
@@ -133,7 +133,9 @@ class Service:
         app.get("/health", summary="Is it alive?")(self.health)
         app.get("/ready", summary="Would it take an image?")(self.ready)
         app.get("/version", summary="Which version, which detector?")(self.version)
-        app.get("/metrics", summary="For Prometheus")(self.prometheus)
+        app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)(
+            self.prometheus
+        )
         app.get("/v1/detectors", response_model=Detectors)(self.detectors)
         route(app, "/v1/score", self.score, SCORE, response_model=ScoreAnswer)
         route(app, "/v1/detect-anomalies", self.detect_anomalies, LOOKOUT)
@@ -144,12 +146,12 @@ class Service:
         """Say whether images are scored."""
         if not self.scorer.alive:
             return problem(503, "the detector does not run; restart the service")
-        return Response("\n", media_type="application/json")
+        return JSONResponse({"status": "ok"})
 
     async def ready(self) -> Response:
         """Say whether one more image would be taken."""
         if self.scorer.alive and self.scorer.has_room:
-            return Response("\n", media_type="application/json")
+            return JSONResponse({"status": "ok"})
         return problem(503, "the service is busy or shutting down; try again soon", 1)
 
     async def version(self) -> Response:
@@ -279,7 +281,17 @@ LOOKOUT = {
 }
 DOMINO = {
     "application/json": {
-        "schema": intake.DominoRequest.model_json_schema(),
+        "schema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {
+                "data": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string"}},
+                }
+            },
+        },
         "example": {"data": {"image": "line1/part.png"}},
     }
 }

@@ -18,7 +18,7 @@ from blackswan.serving import bank
 from blackswan.serving.decisions import Decision, Decisions, OvertakenError, Rate, sha256_of
 from blackswan.serving.intake import parsed, read_file
 from blackswan.serving.problems import Refused, problem
-from blackswan.serving.routes import PIXEL, PROBLEMS, route
+from blackswan.serving.routes import PIXEL, PROBLEMS, described, route
 from blackswan.serving.scorer import Judged, Upload
 from blackswan.tracking.contract import from_base64
 
@@ -160,7 +160,10 @@ class Review:
         )  # fmt: skip
         app.get("/v1/decisions", response_model=DecisionsAnswer)(self.decisions)
         app.get("/v1/decisions/rates", response_model=RatesAnswer)(self.rates)
-        app.get("/v1/decisions/images/{sha256}", response_class=FileResponse)(self.image)
+        missing = described({404: "No decision was kept of such an image"})
+        app.get("/v1/decisions/images/{sha256}", response_class=FileResponse, responses=missing)(
+            self.image
+        )
 
     def recent_rates(self) -> list[Rate]:
         """Return what /metrics tells."""

@@ -48,8 +48,9 @@ def test_a_connection_is_used_again_and_its_next_head_is_awaited(service):
         client.sendall(whole)
         answered = client.makefile("rb")
         assert answered.readline() == b"HTTP/1.1 200 OK\r\n"
-        while answered.readline() != b"\n":  # the body
+        while answered.readline() != b"\r\n":
             pass
+        assert answered.read(15) == b'{"status":"ok"}'
         client.sendall(whole[:12])
         client.sendall(whole[12:] + whole[:12])  # the rest of the second, and half of a third
         assert receive(client).startswith(b"HTTP/1.1 200 OK")
