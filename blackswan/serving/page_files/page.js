@@ -225,8 +225,8 @@ async function choose(item, focus = true) {
   $("verdict").replaceChildren(verdictOf(result.verdict));
   $("confidence").textContent = result.confidence.toFixed(3);
   $("meter").value = result.confidence;
-  $("why").textContent = `0.5 is the threshold. Of normal images ${percent(result.p_value)} score as high or higher `
-    + `(p = ${digits(result.p_value)}); score ${digits(result.image_score)}, threshold ${digits(result.threshold)}.`;
+  $("why").textContent = `0.5 is the threshold. p = ${digits(result.p_value)}: so large a share of normal images, at most, scores as high; `
+    + `score ${digits(result.image_score)}, threshold ${digits(result.threshold)}.`;
   $("kept").textContent = item.kept || "";
   $("similar").hidden = true;
   for (const radio of $("decide").elements.label) radio.checked = radio.value === (item.label || result.verdict);
