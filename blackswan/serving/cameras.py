@@ -86,12 +86,18 @@ def read_film(
 def watch_folder(
     folder: Path, bit_depth: int, counts: Counts, ended: threading.Event
 ) -> Iterator[Shot]:
-    """Yield the images that come into a folder, in the order in which they were written.
+    """Yield the images that come into a folder from now on, in the order of writing.
 
-    Those that lie there already are left alone. The images wait in the folder, so none is dropped.
+    They wait in the folder, so none is dropped.
     """
-    counts.connected = True
     newest = max(map(_written, list_images(folder)), default=(0, ""))
+    return _newer(folder, newest, bit_depth, counts, ended)
+
+
+def _newer(
+    folder: Path, newest: tuple[int, str], bit_depth: int, counts: Counts, ended: threading.Event
+) -> Iterator[Shot]:
+    counts.connected = True
     while not ended.wait(SETTLED_SECONDS / 4):
         before = time.time_ns() - int(SETTLED_SECONDS * 1e9)
         for written, path in sorted((_written(path), path) for path in list_images(folder)):

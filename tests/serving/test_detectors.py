@@ -16,8 +16,8 @@ from blackswan.evaluation.model import save
 from blackswan.serving import score as by_python
 from blackswan.serving.detectors import Folder, load_detector, open_source
 from blackswan.serving.limits import Limits
-from blackswan.serving.scorer import Scorer
 from blackswan.serving.reload import Reload
+from blackswan.serving.scorer import Scorer
 from blackswan.tracking.runs import dvc_hash
 
 
