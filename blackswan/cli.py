@@ -4,6 +4,7 @@ Then `serve` answers others over HTTP, and `register`, `endpoint` and `invoke` b
 by MLflow. Each command calls `explained`, before Typer makes its own words of an interruption.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -118,6 +119,9 @@ def serve(
     decisions: Annotated[
         Path | None, typer.Option(help="folder that keeps what people decide of images")
     ] = None,
+    streams: Annotated[
+        Path | None, typer.Option(help="folder that `blackswan watch` writes, to show it")
+    ] = None,
 ) -> None:
     """Serve a detector as a REST API; /docs shows it.
 
@@ -131,9 +135,34 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions,
+            decisions, streams,
         )
     )  # fmt: skip
+
+
+@app.command()
+def watch(
+    source: Annotated[
+        str, typer.Argument(help="a video, a folder that fills, rtsp://... or usb:0")
+    ],
+    detector: Annotated[
+        str, typer.Argument(help="folder such as data/detectors/padim, or URI of MLflow")
+    ],
+    camera: Annotated[str, typer.Option(help="its name: letters, digits, _ . -")] = "camera",
+    out: Annotated[Path, typer.Option(help="folder of the cameras")] = Path("streams"),
+    raise_at: Annotated[int, typer.Option(min=1, help="flagged frames that raise an alarm")] = 4,
+    of: Annotated[int, typer.Option(min=1, help="the last ones, of which these are")] = 5,
+    end_at: Annotated[int, typer.Option(min=0, help="flagged ones at which it ends")] = 1,
+    every_n_seconds: Annotated[float, typer.Option(min=0, help="0: all frames")] = 0,
+    ignore: Annotated[Path | None, typer.Option(help="JSON of regions that do not count")] = None,
+    webhook: Annotated[str | None, typer.Option(help="URL that is told of alarms")] = None,
+) -> None:
+    """Judge frames as they come, and raise an alarm where several of the last are flagged.
+
+    Webhooks are signed with BLACKSWAN_WEBHOOK_SECRET.
+    """
+    rule = (raise_at, of, end_at)
+    explained(lambda: _watch(source, detector, camera, out, rule, every_n_seconds, ignore, webhook))
 
 
 @decisions_app.command()
@@ -306,6 +335,7 @@ def _serve(
     watch: float,
     limits: dict[str, Any],
     decisions: Path | None,
+    streams: Path | None,
 ) -> None:
     if find_spec("fastapi") is None or find_spec("prometheus_client") is None:
         raise InputError("the service needs the extra `serve`; pip install -e '.[serve]'")
@@ -313,7 +343,32 @@ def _serve(
     from blackswan.serving.limits import Limits
     from blackswan.serving.server import serve
 
-    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch, decisions)
+    source = open_source(detector, rev, remote)
+    serve(source, host, port, Limits(**limits), watch, decisions, streams)
+
+
+def _watch(
+    source: str,
+    detector: str,
+    camera: str,
+    out: Path,
+    rule: tuple[int, int, int],
+    every_n_seconds: float,
+    ignore: Path | None,
+    webhook: str | None,
+) -> None:
+    from blackswan.data.regions import read_regions
+    from blackswan.serving.alarms import Window
+    from blackswan.serving.detectors import open_source
+    from blackswan.serving.streams import watch
+
+    if not re.fullmatch(r"\w[\w.-]{0,63}", camera):
+        raise InputError("--camera takes letters, digits, _, . and -, at most 64; choose another")
+    regions = read_regions(ignore, camera) if ignore else None
+    print(watch(
+        source, open_source(detector), camera, out, Window(*rule),
+        every_n_seconds=every_n_seconds, regions=regions, url=webhook,
+    ))  # fmt: skip
 
 
 def _export(decisions: Path, out: Path, add_images: bool) -> None:

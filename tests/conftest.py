@@ -244,7 +244,6 @@ def finished(tmp_path_factory, drawn_clip, small_params):
     shutil.copytree(ROOT / "stages", project.root / "stages")
     (project.root / "data/raw").mkdir(parents=True)
     shutil.copy(drawn_clip, project.root / "data/raw/clip.avi")
-    shutil.copy(ROOT / "data/corrections.csv", project.root / "data/corrections.csv")
     (project.root / "params.yaml").write_text(yaml.safe_dump(small_params))
     project.run_chain()
     write_weights(project.root / "data/weights/tiny", "dinov2")

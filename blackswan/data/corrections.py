@@ -35,15 +35,12 @@ def write_corrections(path: Path, corrections: Iterable[Correction]) -> None:
 
 
 def read_corrections(path: Path) -> list[Correction]:
-    """Read the table; raises InputError where it is missing or a row of it is none."""
+    """Read the table, where there is one; raises InputError where a row of it is none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, strict=True))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing; bring it back by `git checkout {path}`, or write it by `blackswan "
-            "decisions export`"
-        ) from None
+    except FileNotFoundError:  # DVC asks for it, whoever runs a stage alone need not have it
+        return []
     except (ValueError, csv.Error):
         raise InputError(f"{path} is no table in UTF-8; export it again") from None
     if not rows or rows[0] != COLUMNS:

@@ -6,7 +6,7 @@ Its folder is complete and may be copied anywhere; nothing of params.yaml or dat
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from blackswan.data.batches import of_one_size
 from blackswan.data.preprocessing import Preprocessing
-from blackswan.detectors.interface import Detector, load_module
+from blackswan.detectors.interface import Detector, Scores, load_module
 from blackswan.errors import InputError, cause
 from blackswan.evaluation.thresholds import largest_p_values
 from blackswan.outputs import replace_file
@@ -86,11 +86,14 @@ class Model:
         """Judge RGB images, uint8 (H, W, 3), as they come out of a file."""
         return self.score_prepared([self.prepare(image) for image in images])
 
-    def score_prepared(self, images: Sequence[np.ndarray]) -> Verdicts:
-        """Judge images that `prepare` returned."""
+    def score_prepared(
+        self, images: Sequence[np.ndarray], change: Callable[[Scores], Scores] | None = None
+    ) -> Verdicts:
+        """Judge images that `prepare` returned, by their scores as `change` returns them."""
         found = [
-            self.detector.score(batch)
+            change(scores) if change else scores
             for batch in of_one_size(images, len(images), lambda image: image)
+            for scores in [self.detector.score(batch)]
         ]
         image_scores = np.concatenate([part.image_scores for part in found])
         logits = [part.logits for part in found if part.logits is not None]

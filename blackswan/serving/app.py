@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -29,6 +30,7 @@ from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.guard import App, Guard
 from blackswan.serving.limits import Limits
+from blackswan.serving.live import Live
 from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
@@ -52,8 +54,12 @@ class Service:
         key: str | None = None,
         pipeline: Pipeline | None = None,
         decisions: Decisions | None = None,
+        streams: Path | None = None,
     ) -> None:
-        """Start its threads; `key` is asked for where there is one, decisions are kept there."""
+        """Start its threads; `key` is asked for where there is one, decisions are kept there.
+
+        `streams` is the folder of `blackswan watch`.
+        """
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
         inner = FastAPI(
@@ -70,6 +76,8 @@ class Service:
         self.review = Review(self, decisions) if decisions else None
         if self.review:
             self.review.add_routes(inner)
+        if streams:
+            Live(streams, self.apart).add_routes(inner)
         self.openapi = inner.openapi
         self.app: App = Guard(inner, self.limits, key, self.metrics.request)
 

@@ -16,7 +16,7 @@ from blackswan.serving.detectors import Source, load_detector
 from blackswan.serving.guard import KEY
 from blackswan.serving.limits import Limits
 from blackswan.serving.pipeline import pipeline_of
-from blackswan.serving.watch import Watch
+from blackswan.serving.reload import Reload
 
 CONNECTIONS = 1000  # at once; further ones are told to come later
 
@@ -28,10 +28,12 @@ def serve(
     limits: Limits,
     watch_seconds: float,
     decisions: Path | None = None,
+    streams: Path | None = None,
 ) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
-    What people decide is kept in the folder `decisions`, where there is one.
+    What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
+    `blackswan watch`, which is shown.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
@@ -40,10 +42,10 @@ def serve(
     loaded = load_detector(source)
     if decisions:
         loaded = latest(loaded, decisions)
-    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source), kept)
-    watch = Watch(source, service.scorer, stamp, watch_seconds)
+    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source), kept, streams)
+    reload = Reload(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
-        watch.start()
+        reload.start()
     print(f"{source.name} ({loaded.hash}) at http://{host}:{port}", flush=True)
     try:
         uvicorn.run(
@@ -62,7 +64,7 @@ def serve(
             f"port {port} of {host} cannot be used; choose another by --port"
         ) from None
     finally:
-        watch.close()
+        reload.close()
         service.close()
         if kept:
             kept.close()

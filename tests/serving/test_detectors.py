@@ -16,8 +16,8 @@ from blackswan.evaluation.model import save
 from blackswan.serving import score as by_python
 from blackswan.serving.detectors import Folder, load_detector, open_source
 from blackswan.serving.limits import Limits
+from blackswan.serving.reload import Reload
 from blackswan.serving.scorer import Scorer
-from blackswan.serving.watch import Watch
 from blackswan.tracking.runs import dvc_hash
 
 
@@ -110,7 +110,7 @@ def test_a_new_version_takes_the_place_of_the_old(folder, caplog):
     source = Folder(str(folder))
     scorer = Scorer(load_detector(source), Limits(), lambda _: None)
     try:
-        watch = Watch(source, scorer, source.stamp(), 60)
+        watch = Reload(source, scorer, source.stamp(), 60)
         old = scorer.current
         assert not watch.look()
         write(folder, threshold=6.5)

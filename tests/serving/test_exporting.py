@@ -35,7 +35,6 @@ def project(tmp_path, small_params, monkeypatch):
         folder = "anomaly/scratch" if defect else "normal"
         write_png(tmp_path / f"data/raw/{folder}/{number:02d}.png", draw_part(rng, defect)[0])
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params))
-    (tmp_path / "data/corrections.csv").write_text("image,label,defect,user,time\n")
     project.set(source__path="data/raw", extract_frames__folder__normal="normal")
     project.run("extract_frames")
     monkeypatch.chdir(tmp_path)

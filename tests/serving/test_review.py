@@ -165,16 +165,17 @@ def test_a_kill_loses_no_decision_that_was_acknowledged(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", "from blackswan.cli import app; app()", *command], cwd=tmp_path
         )
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(1200):
+        url, ready = f"http://127.0.0.1:{port}", httpx.Client()
+        for _ in range(900):
             try:
-                if httpx.get(f"{url}/ready").status_code == 200:
+                if ready.get(f"{url}/ready").status_code == 200:
                     return process, url
             except httpx.TransportError:
                 time.sleep(0.1)
         raise AssertionError("the service does not start")
 
     def override(url):
+        client = httpx.Client(base_url=url, timeout=60)
         while not failed.is_set():
             with turn:
                 number = next(remaining, None)
@@ -183,7 +184,7 @@ def test_a_kill_loses_no_decision_that_was_acknowledged(tmp_path):
             content = photo(number, flagged=number >= 100)
             label = "normal" if number >= 100 else "anomalous"
             try:
-                answer = httpx.post(f"{url}/v1/decisions", json=body(content, label=label))
+                answer = client.post("/v1/decisions", json=body(content, label=label))
                 assert answer.status_code == 200
                 acknowledged.append(answer.json())
             except httpx.TransportError:

@@ -10,7 +10,7 @@ from blackswan.serving.scorer import Scorer
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class Reload:
     """Looks at a source again and again, in a thread of its own."""
 
     def __init__(self, source: Source, scorer: Scorer, stamp: str, seconds: float) -> None:
@@ -18,7 +18,7 @@ class Watch:
         self._source, self._scorer, self._seconds = source, scorer, seconds
         self._served = self._failed = stamp
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
     def start(self) -> None:
         """Begin to look."""
@@ -57,5 +57,5 @@ class Watch:
         while not self._ended.wait(self._seconds):
             try:
                 self.look()
-            except Exception:  # what a library raises must not end the watch
+            except Exception:  # what a library raises must not end the thread
                 log.exception("the detector is not replaced")

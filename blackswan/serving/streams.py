@@ -1,0 +1,213 @@
+"""A detector that watches one camera: frames are judged as they come, and alarms are kept and told.
+
+The folder of a camera holds its alarms and state.json, which says what goes on now.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from blackswan.data.regions import Regions
+from blackswan.detectors.interface import Scores
+from blackswan.evaluation.ignoring import leave_out
+from blackswan.evaluation.model import Verdicts
+from blackswan.outputs import replace_file
+from blackswan.reporting.heatmaps import HeatmapScale, outline, overlay
+from blackswan.serving.alarms import Outbox, Webhook, Window
+from blackswan.serving.cameras import Counts, Shot, open_camera
+from blackswan.serving.detectors import Loaded, Source, load_detector
+from blackswan.serving.placement import to_photo
+
+STATE = "state.json"
+STATE_SECONDS = 1.0  # between two writes of it
+LAST_SECONDS = 10.0  # for which the end waits for a webhook
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One frame, and what the detector says of it."""
+
+    time: float  # seconds, of the film or since 1970
+    photo: np.ndarray  # as the camera sent it
+    image: np.ndarray  # as the detector saw it
+    ignored: np.ndarray | None  # bool, of it
+    found: Verdicts
+
+
+def watch(
+    source: str,
+    detector: Source,
+    camera: str,
+    out: Path,
+    window: Window,
+    *,
+    every_n_seconds: float = 0,
+    regions: Regions | None = None,
+    url: str | None = None,
+) -> str:
+    """Watch a source until it ends or Ctrl-C; say how many alarms there were.
+
+    Raises InputError where the source or the detector is none.
+    """
+    loaded = load_detector(detector)
+    folder = out / camera
+    watcher = Watcher(camera, loaded, window, folder, regions=regions, tell=url is not None)
+    webhook = Webhook(url, watcher.outbox) if url else None
+    ended = threading.Event()
+    bit_depth = loaded.model.facts.preprocessing.bit_depth
+    try:
+        watcher.watch(open_camera(source, bit_depth, every_n_seconds, watcher.counts, ended))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        ended.set()
+        if webhook:
+            webhook.close(LAST_SECONDS)
+    told = len(watcher.outbox.pending())
+    waiting = f"; {told} wait for the webhook, the next run tells of them" if told else ""
+    return f"{watcher.alarms} alarms in {watcher.counts.scored} frames; see {folder}{waiting}"
+
+
+class Watcher:
+    """Watches one camera."""
+
+    def __init__(
+        self,
+        camera: str,
+        loaded: Loaded,
+        window: Window,
+        folder: Path,
+        *,
+        regions: Regions | None = None,
+        tell: bool = False,
+    ) -> None:
+        """Open the folder; `tell` where a webhook shall hear of alarms."""
+        self.camera, self.loaded, self.window, self.folder = camera, loaded, window, folder
+        self.outbox, self.counts = Outbox(folder), Counts()
+        self.alarms = 0
+        self._regions, self._tell = regions, tell
+        self._alarm = ""  # the name of the one that goes on
+        self._masks: dict[tuple[tuple[int, int], bytes], np.ndarray] = {}
+        self._last: dict[str, Any] = {}
+        self._turn = threading.Lock()  # of state.json
+
+    def watch(self, shots: Iterator[Shot]) -> None:
+        """Judge each frame until there are no more."""
+        ended = threading.Event()
+        alive = threading.Thread(target=self._tell_state, args=[ended], name="state", daemon=True)
+        alive.start()
+        try:
+            for shot in shots:
+                self._take(self._judge(shot))
+        finally:
+            ended.set()
+            alive.join()
+            self._write_state()
+
+    def _judge(self, shot: Shot) -> Seen:
+        preprocessing = self.loaded.model.facts.preprocessing
+        pose = preprocessing.find_pose(shot.image)
+        image = preprocessing.apply(shot.image, pose, name=self.camera)
+        ignored = self._ignored(shot.image.shape[:2], image.shape[:2], pose)
+        detector = self.loaded.model.detector
+        change: Callable[[Scores], Scores] | None = None
+        if ignored is not None:
+
+            def change(scores: Scores) -> Scores:
+                return leave_out(detector, scores, ignored)
+
+        found = self.loaded.model.score_prepared([image], change)
+        return Seen(shot.time, shot.image, image, ignored, found)
+
+    def _ignored(
+        self, photo: tuple[int, int], seen: tuple[int, int], pose: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Return the regions on what the detector sees of a photo."""
+        if self._regions is None:
+            return None
+        key = photo, b"" if pose is None else pose.tobytes()
+        if key not in self._masks:
+            matrix = to_photo(self.loaded.model.facts.preprocessing, photo, pose)
+            laid = cv2.warpAffine(
+                self._regions.mask(photo).astype(np.uint8), matrix, seen[::-1],
+                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            )  # fmt: skip
+            self._masks = {key: laid > 0}  # of one size: cameras seldom change theirs
+        return self._masks[key]
+
+    def _take(self, seen: Seen) -> None:
+        flagged = bool(seen.found.flagged[0])
+        self.counts.scored += 1
+        self._last = {
+            "time": seen.time,
+            "score": float(seen.found.image_scores[0]),
+            "p_value": float(seen.found.p_values[0]),
+            "threshold": seen.found.threshold,
+            "flagged": flagged,
+        }
+        changed = self.window.add(flagged, seen.time)
+        if changed == "raised":
+            self._raise(seen)
+        elif changed == "ended":
+            self.outbox.end(self._alarm, ended=seen.time)
+            self._alarm = ""
+        if changed:
+            self._write_state()
+
+    def _raise(self, seen: Seen) -> None:
+        now = datetime.now(UTC)
+        self._alarm, self.alarms = f"{now:%Y%m%dT%H%M%S.%fZ}", self.alarms + 1
+        scale = self.loaded.model.facts.heatmap
+        coloured = overlay(
+            seen.image, seen.found.anomaly_maps[0], HeatmapScale(scale.threshold, scale.top)
+        )
+        facts = {
+            "alarm": self._alarm,
+            "camera": self.camera,
+            "raised_at": now.isoformat(timespec="milliseconds"),
+            "began": self.window.began,
+            "raised": seen.time,
+            **self._last,
+            "rule": f"{self.window.raise_at} of {self.window.of} frames",
+            "detector": self.loaded.name,
+            "detector_hash": self.loaded.hash,
+            "regions": self._regions_version,
+        }
+        pictures = {"frame": seen.photo, "overlay": outline(coloured, seen.ignored)}
+        self.outbox.keep(self._alarm, facts, pictures, tell=self._tell)
+
+    @property
+    def _regions_version(self) -> str | None:
+        if self._regions is None:
+            return None
+        return hashlib.sha256(self._regions.model_dump_json().encode()).hexdigest()[:12]
+
+    def _tell_state(self, ended: threading.Event) -> None:
+        """Write the state again and again: a camera that is lost sends no frame to do it."""
+        while not ended.wait(STATE_SECONDS):
+            self._write_state()
+
+    def _write_state(self) -> None:
+        state = {
+            "camera": self.camera,
+            "detector": self.loaded.name,
+            "detector_hash": self.loaded.hash,
+            "regions": self._regions_version,
+            "updated_at": time.time(),
+            "alarm": self._alarm or None,
+            "alarms": self.alarms,
+            "not_delivered": len(self.outbox.pending()),
+            **asdict(self.counts),
+            "last": self._last or None,
+        }
+        with self._turn, replace_file(self.folder / STATE) as partial:
+            partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
