@@ -1,7 +1,7 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Then `serve` answers others over HTTP, and `register`, `endpoint` and `invoke` bring a model to them
-by MLflow. Each command calls `explained`, before Typer makes its own words of an interruption.
+Then `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them by
+MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer makes its own words of an interruption.
 """
 
 import shutil
@@ -34,6 +34,7 @@ from blackswan.reporting.verdicts import (
     write_verdicts,
 )
 
+MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -111,6 +112,9 @@ def serve(
     max_files: Annotated[int, typer.Option(min=1, help="images of a request")] = 256,
     max_waiting: Annotated[int, typer.Option(min=1, help="images of all requests")] = 512,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="to answer a request")] = 60,
+    memory: Annotated[
+        Path | None, typer.Option(help="folder of `blackswan index`, for /v1/similar")
+    ] = None,
 ) -> None:
     """Serve a detector as a REST API; /docs shows it.
 
@@ -124,8 +128,34 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
+            memory,
         )
     )  # fmt: skip
+
+
+@app.command()
+def index(
+    defects: Annotated[Path, typer.Argument(help="folder that `dvc repro embed_defects` writes")],
+    memory: Annotated[Path, typer.Option(help="folder of the memory, made if new")] = MEMORY,
+    camera: Annotated[str, typer.Option(help="that took the images")] = "",
+    date: Annotated[str, typer.Option(help="on which it did, such as 2026-11-30")] = "",
+) -> None:
+    """Remember defects: they go into Qdrant, and the same ones again change nothing.
+
+    BLACKSWAN_QDRANT_URL names a server, BLACKSWAN_QDRANT_KEY its key; else the folder keeps them.
+    """
+    explained(lambda: _index(defects, memory, camera, date))
+
+
+@app.command()
+def similar(
+    model: Annotated[Path, typer.Argument(help="folder of a model, such as data/detectors/padim")],
+    image: Annotated[Path, typer.Argument(help="a photo")],
+    memory: Annotated[Path, typer.Option(help="folder of the memory")] = MEMORY,
+    most: Annotated[int, typer.Option(min=1, max=100, help="neighbours of a region")] = 5,
+) -> None:
+    """Show which remembered defects look like those of a photo, and the type that they vote for."""
+    explained(lambda: _similar(model, image, memory, most))
 
 
 @app.command()
@@ -285,14 +315,56 @@ def _serve(
     remote: str | None,
     watch: float,
     limits: dict[str, Any],
+    memory: Path | None,
 ) -> None:
+    if memory is not None:
+        _need_qdrant()
     if find_spec("fastapi") is None or find_spec("prometheus_client") is None:
         raise InputError("the service needs the extra `serve`; pip install -e '.[serve]'")
     from blackswan.serving.detectors import open_source
     from blackswan.serving.limits import Limits
     from blackswan.serving.server import serve
 
-    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch)
+    serve(open_source(detector, rev, remote), host, port, Limits(**limits), watch, memory)
+
+
+def _need_qdrant() -> None:
+    if find_spec("qdrant_client") is None:
+        raise InputError("the defect memory needs the extra `memory`; pip install -e '.[memory]'")
+
+
+def _index(defects: Path, memory: Path, camera: str, date: str) -> None:
+    _need_qdrant()
+    from blackswan.memory import vote
+    from blackswan.memory.defect_memory import index
+
+    params = load_section(vote.Params, "memory")
+    done = index(defects, memory, params, camera=camera, date=date)
+    print(f"{memory}: {done.new} new, {done.changed} changed, {done.total} defects in all")
+
+
+def _similar(model: Path, image: Path, memory: Path, most: int) -> None:
+    _need_qdrant()
+    from blackswan.data.decoding import decode_turned
+    from blackswan.evaluation.regions import find_regions
+    from blackswan.memory.defect_memory import DefectMemory
+
+    judge, remembered = load(model), DefectMemory(memory)
+    bit_depth = judge.facts.preprocessing.bit_depth
+    prepared = judge.prepare(decode_turned(image, str(image), bit_depth)[0])
+    found = judge.score_prepared([prepared])
+    regions = find_regions(found.anomaly_maps[0], judge.facts.heatmap.threshold, REGIONS)
+    print(f"{image}: {'anomalous' if found.flagged[0] else 'normal'}, {len(regions)} regions")
+    for likeness in remembered.similar(prepared, regions, most=most):
+        region, vote = likeness.region, likeness.vote
+        height, width = region.inside.shape
+        why = f" ({vote.why_unknown})" if vote.why_unknown else ""
+        print(
+            f"region at {region.left}, {region.top} of {width} x {height}: "
+            f"{vote.type or 'unknown'}{why}, confidence {vote.confidence:.2f}"
+        )
+        for neighbor in likeness.neighbors:
+            print(f"  {neighbor.similarity:.3f} {neighbor.facts['type']} {neighbor.facts['image']}")
 
 
 def _invoke(

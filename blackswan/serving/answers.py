@@ -8,12 +8,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from blackswan.data.images import encode_png
+from blackswan.evaluation.regions import Region, find_regions
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.placement import place, place_mask, to_photo
 from blackswan.serving.scorer import Judged
-from blackswan.tracking.contract import Params, Region, find_regions
+from blackswan.tracking.contract import Params
 
 WHITE, RED = "#FFFFFF", "#A50026"
 
@@ -221,9 +222,7 @@ def _way_back(judged: Judged) -> np.ndarray:
     return to_photo(judged.by.model.facts.preprocessing, judged.shape, judged.pose)
 
 
-def _placed(
-    region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int
-) -> FoundRegion:
+def _placed(region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int) -> FoundRegion:
     """Lay a region of a map of so many pixels on a photo of `shape`."""
     height, width = region.inside.shape
     left, top = region.left - 0.5, region.top - 0.5  # edges of pixels
