@@ -1,7 +1,8 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
 Then `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them by
-MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer makes its own words of an interruption.
+MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer
+makes its own words of an interruption.
 """
 
 import shutil

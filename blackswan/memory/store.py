@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -38,11 +38,16 @@ class UnavailableError(InputError):
 class Filters(Section):
     """Which defects are neighbours; what is empty leaves all."""
 
-    type: list[str] = []
-    source: list[str] = []
-    camera: list[str] = []
+    type: str = ""
+    source: str = ""
+    camera: str = ""
     since: str = Field(default="", description="a date, 2026-11-30, and what came after")
     until: str = Field(default="", description="a date, and what came before")
+
+    @field_validator("since", "until")
+    @classmethod
+    def _check_date(cls, text: str, info: ValidationInfo) -> str:
+        return checked_date(text, str(info.field_name))  # raises InputError
 
 
 @dataclass(frozen=True)
@@ -235,12 +240,14 @@ def _day(date: str) -> int:
 
 def _conditions(filters: Filters) -> list[models.Condition]:
     found: list[models.Condition] = [
-        models.FieldCondition(key=name, match=models.MatchAny(any=getattr(filters, name)))
+        models.FieldCondition(key=name, match=models.MatchValue(value=getattr(filters, name)))
         for name in KEYWORDS
         if getattr(filters, name)
     ]
-    since, until = (checked_date(getattr(filters, name), name) for name in ("since", "until"))
-    if since or until:
-        days = models.Range(gte=_day(since) if since else None, lte=_day(until) if until else None)
+    if filters.since or filters.until:
+        days = models.Range(
+            gte=_day(filters.since) if filters.since else None,
+            lte=_day(filters.until) if filters.until else None,
+        )
         found.append(models.FieldCondition(key="day", range=days))
     return found

@@ -222,7 +222,9 @@ def _way_back(judged: Judged) -> np.ndarray:
     return to_photo(judged.by.model.facts.preprocessing, judged.shape, judged.pose)
 
 
-def _placed(region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int) -> FoundRegion:
+def _placed(
+    region: Region, matrix: np.ndarray, shape: tuple[int, int], pixels: int
+) -> FoundRegion:
     """Lay a region of a map of so many pixels on a photo of `shape`."""
     height, width = region.inside.shape
     left, top = region.left - 0.5, region.top - 0.5  # edges of pixels

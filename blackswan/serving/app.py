@@ -48,7 +48,7 @@ class Service:
         """Start its threads; `key` is asked for where there is one."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
-        inner = FastAPI(
+        self.inner = inner = FastAPI(
             title="Blackswan",
             version=version("blackswan"),
             description="Finds the image that does not belong.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -17,14 +18,27 @@ from blackswan.serving.watch import Watch
 CONNECTIONS = 1000  # at once; further ones are told to come later
 
 
-def serve(source: Source, host: str, port: int, limits: Limits, watch_seconds: float) -> None:
+def serve(
+    source: Source,
+    host: str,
+    port: int,
+    limits: Limits,
+    watch_seconds: float,
+    memory: Path | None = None,
+) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
+
+    With the folder of a defect memory, /v1/similar and /v1/defects too.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
     stamp = source.stamp()
     loaded = load_detector(source)
     service = Service(loaded, limits, os.environ.get(KEY))
+    if memory is not None:
+        from blackswan.serving.similar import add_memory  # needs an extra
+
+        add_memory(service, memory)
     watch = Watch(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
         watch.start()
