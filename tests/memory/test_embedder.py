@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from pytest import approx
 
 from blackswan.evaluation.regions import Region
 from blackswan.memory import embedder as embedders
@@ -36,7 +35,7 @@ def test_an_embedding_has_length_one_and_is_the_same_again(embedder, tmp_path):
     found = embedder.embed(image, at(20, 20, 8, 8))
     assert found.dtype == np.float32
     assert found.shape == (embedder.dimensions,) == (48,)
-    assert np.linalg.norm(found) == approx(1)
+    assert np.linalg.norm(found) == pytest.approx(1)
     embedder.save(tmp_path / "embedder")
     loaded = embedders.load(tmp_path / "embedder")
     assert loaded.hash == embedder.hash
@@ -53,7 +52,7 @@ def test_the_region_weighs_its_own_patches(embedder):
     params = embedder.params.model_copy(update={"pooling": "crop"})
     whole = embedders.Embedder(params, embedder.weights)
     assert upper @ lower < 0.999
-    assert whole.embed(image, Region(0, 0, inside, 1.0)) == approx(
+    assert whole.embed(image, Region(0, 0, inside, 1.0)) == pytest.approx(
         whole.embed(image, Region(0, 0, inside[::-1], 1.0))
     )
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from pytest import approx
 
 from blackswan.memory.vote import Calibration, Params, calibrate, judge, tally
 
@@ -31,13 +30,13 @@ def clusters(rng, count=20, spread=0.1, kinds=("a", "b")):
 )
 def test_a_vote(types, winner, share):
     found = tally([0.9] * len(types), list(types), EQUAL)
-    assert found == (winner, approx(share, abs=1e-5))
+    assert found == (winner, pytest.approx(share, abs=1e-5))
 
 
 def test_the_nearer_weigh_more():
     params = Params(neighbors=3, temperature=0.1, alpha=0.1)
     assert tally([0.9, 0.6, 0.6], ["a", "b", "b"], params) == (
-        "a", approx(1 / (1 + 2 * np.exp(-3)))
+        "a", pytest.approx(1 / (1 + 2 * np.exp(-3)))
     )  # fmt: skip
 
 
@@ -55,7 +54,7 @@ def test_a_judgement(similarities, types, known, confidence, why):
     vote = judge(similarities, list(types), EQUAL, SURE)
     assert vote.type == known
     assert vote.likeliest == (types[0] if types else None)
-    assert vote.confidence == approx(confidence, abs=1e-5)
+    assert vote.confidence == pytest.approx(confidence, abs=1e-5)
     assert vote.why_unknown == why
 
 
@@ -69,7 +68,7 @@ def test_few_defects_are_no_ground_for_a_type():
 def test_kinds_that_lie_apart_are_trusted_but_never_wholly():
     found = calibrate(*clusters(np.random.default_rng(0)), EQUAL)
     assert found.asked == 40
-    assert found.accuracies[-1] == approx(1 - 1 / 42)
+    assert found.accuracies[-1] == pytest.approx(1 - 1 / 42)
     # 4 of 40 have their nearest neighbour below it, or at it
     assert 0.8 < found.least_similarity < 1
 
@@ -86,7 +85,7 @@ def test_noise_is_called_unknown_and_alpha_holds():
     embeddings, types, groups = clusters(rng, count=200)
     found = calibrate(embeddings[::2], types[::2], groups[::2], EQUAL)
     nearest = (embeddings[1::2] @ embeddings[::2].T).max(axis=1)
-    assert (nearest < found.least_similarity).mean() == approx(0.1, abs=0.05)
+    assert (nearest < found.least_similarity).mean() == pytest.approx(0.1, abs=0.05)
     noise = rng.normal(size=(100, 8)) * [0, 0, 1, 1, 1, 1, 1, 1]
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     assert ((noise @ embeddings[::2].T).max(axis=1) < found.least_similarity).all()
