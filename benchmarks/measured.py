@@ -54,6 +54,7 @@ RESULTS = {  # result -> where the code that it measured begins
     ],
     "cookies.json": PIPELINE,
     "deeppcb.json": PIPELINE,
+    "defects.json": ["benchmarks/defects.py", "params.yaml"],
     "durations.json": PIPELINE,
     "folds.json": [
         "benchmarks/folds.py",

@@ -1,7 +1,8 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Then `serve` answers others over HTTP, and `register`, `endpoint` and `invoke` bring a model to them
-by MLflow. Each command calls `explained`, before Typer makes its own words of an interruption.
+Then `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them by
+MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer
+makes its own words of an interruption.
 """
 
 import re
@@ -36,6 +37,7 @@ from blackswan.reporting.verdicts import (
     write_verdicts,
 )
 
+MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -122,6 +124,9 @@ def serve(
     streams: Annotated[
         Path | None, typer.Option(help="folder that `blackswan watch` writes, to show it")
     ] = None,
+    memory: Annotated[
+        Path | None, typer.Option(help="folder of `blackswan index`, for /v1/similar")
+    ] = None,
 ) -> None:
     """Serve a detector as a REST API; /docs shows it.
 
@@ -135,7 +140,7 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions, streams,
+            decisions=decisions, streams=streams, memory=memory,
         )
     )  # fmt: skip
 
@@ -175,6 +180,31 @@ def export(
 ) -> None:
     """Write what people decided as corrections, from which the next `dvc repro` learns."""
     explained(lambda: _export(decisions, out, add_images))
+
+
+@app.command()
+def index(
+    defects: Annotated[Path, typer.Argument(help="folder that `dvc repro embed_defects` writes")],
+    memory: Annotated[Path, typer.Option(help="folder of the memory, made if new")] = MEMORY,
+    camera: Annotated[str, typer.Option(help="that took the images")] = "",
+    date: Annotated[str, typer.Option(help="on which it did, such as 2026-11-30")] = "",
+) -> None:
+    """Remember defects: they go into Qdrant, and the same ones again change nothing.
+
+    BLACKSWAN_QDRANT_URL names a server, BLACKSWAN_QDRANT_KEY its key; else the folder keeps them.
+    """
+    explained(lambda: _index(defects, memory, camera, date))
+
+
+@app.command()
+def similar(
+    model: Annotated[Path, typer.Argument(help="folder of a model, such as data/detectors/padim")],
+    image: Annotated[Path, typer.Argument(help="a photo")],
+    memory: Annotated[Path, typer.Option(help="folder of the memory")] = MEMORY,
+    most: Annotated[int, typer.Option(min=1, max=100, help="neighbours of a region")] = 5,
+) -> None:
+    """Show which remembered defects look like those of a photo, and the type that they vote for."""
+    explained(lambda: _similar(model, image, memory, most))
 
 
 @app.command()
@@ -336,7 +366,10 @@ def _serve(
     limits: dict[str, Any],
     decisions: Path | None,
     streams: Path | None,
+    memory: Path | None,
 ) -> None:
+    if memory is not None:
+        _need_qdrant()
     if find_spec("fastapi") is None or find_spec("prometheus_client") is None:
         raise InputError("the service needs the extra `serve`; pip install -e '.[serve]'")
     from blackswan.serving.detectors import open_source
@@ -344,7 +377,10 @@ def _serve(
     from blackswan.serving.server import serve
 
     source = open_source(detector, rev, remote)
-    serve(source, host, port, Limits(**limits), watch, decisions, streams)
+    serve(
+        source, host, port, Limits(**limits), watch,
+        decisions=decisions, streams=streams, memory=memory,
+    )  # fmt: skip
 
 
 def _watch(
@@ -377,6 +413,45 @@ def _export(decisions: Path, out: Path, add_images: bool) -> None:
     source = load_section(SourceParams, "source").path
     folders = load_section(Folders, "extract_frames.folder")
     print(export(decisions, out, source, folders if add_images else None))
+
+
+def _need_qdrant() -> None:
+    if find_spec("qdrant_client") is None:
+        raise InputError("the defect memory needs the extra `memory`; pip install -e '.[memory]'")
+
+
+def _index(defects: Path, memory: Path, camera: str, date: str) -> None:
+    _need_qdrant()
+    from blackswan.memory import vote
+    from blackswan.memory.defect_memory import index
+
+    params = load_section(vote.Params, "memory")
+    done = index(defects, memory, params, camera=camera, date=date)
+    print(f"{memory}: {done.new} new, {done.changed} changed, {done.total} defects in all")
+
+
+def _similar(model: Path, image: Path, memory: Path, most: int) -> None:
+    _need_qdrant()
+    from blackswan.data.decoding import decode_turned
+    from blackswan.evaluation.regions import find_regions
+    from blackswan.memory.defect_memory import DefectMemory
+
+    judge, remembered = load(model), DefectMemory(memory)
+    bit_depth = judge.facts.preprocessing.bit_depth
+    prepared = judge.prepare(decode_turned(image, str(image), bit_depth)[0])
+    found = judge.score_prepared([prepared])
+    regions = find_regions(found.anomaly_maps[0], judge.facts.heatmap.threshold, REGIONS)
+    print(f"{image}: {'anomalous' if found.flagged[0] else 'normal'}, {len(regions)} regions")
+    for likeness in remembered.similar(prepared, regions, most=most):
+        region, vote = likeness.region, likeness.vote
+        height, width = region.inside.shape
+        why = f" ({vote.why_unknown})" if vote.why_unknown else ""
+        print(
+            f"region at {region.left}, {region.top} of {width} x {height}: "
+            f"{vote.type or 'unknown'}{why}, confidence {vote.confidence:.2f}"
+        )
+        for neighbor in likeness.neighbors:
+            print(f"  {neighbor.similarity:.3f} {neighbor.facts['type']} {neighbor.facts['image']}")
 
 
 def _invoke(

@@ -232,6 +232,8 @@ def small_params():
         block[name] = copy.copy(value)
     tiny = {"backbone": "tiny", "layers": [1, 2], "image_size": 56, "features": 8}
     params["detectors"] = {"padim": params["detectors"]["padim"] | tiny}
+    params["embed_defects"] |= {"detector": "padim", "backbone": "tiny", "layers": [2]}
+    params["embed_defects"]["image_size"] = 56
     params["compare"]["references"] = {"median_residual": ""}
     return params
 

@@ -242,7 +242,7 @@ def test_the_backbone_of_every_detector_is_fetched():
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     blocks = ["train_vit", *(f"detectors.{name}" for name in params["detectors"])]
-    named = [f"${{{block}.backbone}}" for block in blocks]
+    named = [f"${{{block}.backbone}}" for block in [*blocks, "embed_defects"]]
     assert stages["fetch_weights"]["matrix"]["name"] == named
 
 
@@ -278,7 +278,7 @@ def copy_with_names(root, names):
     """Copy the pipeline to `root` with blocks of these names, and each script an echo."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["source"]["path"] = "photos; touch harm"
-    params["train_vit"]["backbone"] = names[0]
+    params["train_vit"]["backbone"] = params["embed_defects"]["backbone"] = names[0]
     weights = params["fetch_weights"].pop("vit_small")
     teacher = {"images": "data/dataset/train", "backbone": names[0]}
     for detector, name in zip(params["detectors"].values(), names[1:], strict=False):

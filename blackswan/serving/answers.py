@@ -10,12 +10,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from blackswan.data.images import encode_png
+from blackswan.evaluation.regions import Region, find_regions
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, layer, overlay
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.placement import place, place_mask, to_photo
 from blackswan.serving.scorer import Judged
-from blackswan.tracking.contract import Params, Region, find_regions
+from blackswan.tracking.contract import Params
 
 LAYER_SIDE = 1024  # pixels of the longer side of a layer for a screen
 WHITE, RED = "#FFFFFF", "#A50026"

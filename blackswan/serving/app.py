@@ -52,6 +52,7 @@ class Service:
         loaded: Loaded,
         limits: Limits | None = None,
         key: str | None = None,
+        *,
         pipeline: Pipeline | None = None,
         decisions: Decisions | None = None,
         streams: Path | None = None,
@@ -62,7 +63,7 @@ class Service:
         """
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
-        inner = FastAPI(
+        self.inner = inner = FastAPI(
             title="Blackswan",
             version=version("blackswan"),
             description="Finds the image that does not belong.",

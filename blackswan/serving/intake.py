@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from blackswan.errors import InputError, cause, shown
 from blackswan.params import Section
-from blackswan.serving.answers import Asked, ScoreRequest
+from blackswan.serving.answers import Asked, Picture, ScoreRequest
 from blackswan.serving.limits import Limits
 from blackswan.serving.problems import Refused
 from blackswan.serving.scorer import Upload
@@ -50,6 +50,14 @@ def read_form(
     headers: Headers, body: bytes, limits: Limits
 ) -> tuple[list[tuple[Upload, str]], Asked]:
     """Return the files of a form with their names, and what its fields ask."""
+    uploads, fields = read_files(headers, body, limits)
+    return uploads, checked(fields, Asked)
+
+
+def read_files(
+    headers: Headers, body: bytes, limits: Limits
+) -> tuple[list[tuple[Upload, str]], dict[str, str]]:
+    """Return the files of a form with their names, and its fields."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -69,22 +77,26 @@ def read_form(
     if not files:
         raise InputError("the form has no file; add one or more, such as `-F images=@photo.jpg`")
     fields = {key: value for key, value in form.items() if isinstance(value, str)}
-    asked = checked(fields, Asked)
     uploads = []
     for number, file in enumerate(files):
         name = shown(file.filename or f"image {number}")
         uploads.append((Upload(partial(io.BytesIO, file.file.read()), name), name))
-    return uploads, asked
+    return uploads, fields
 
 
 def read_json(body: bytes) -> tuple[list[tuple[Upload, str]], Asked]:
     """Return the images of a JSON request with their names, and what is asked."""
     found = parsed(ScoreRequest, body)
+    return read_pictures(found.images), checked(found.model_dump(exclude={"images"}), Asked)
+
+
+def read_pictures(pictures: Sequence[Picture]) -> list[tuple[Upload, str]]:
+    """Return the images of a JSON request with their names."""
     uploads = []
-    for number, picture in enumerate(found.images):
+    for number, picture in enumerate(pictures):
         name = shown(picture.name or f"image {number}")
         uploads.append((Upload(partial(from_base64, picture.image, name), name), name))
-    return uploads, checked(found.model_dump(exclude={"images"}), Asked)
+    return uploads
 
 
 def read_rows(body: bytes, most: int) -> tuple[list[Upload], Params]:

@@ -27,13 +27,15 @@ def serve(
     port: int,
     limits: Limits,
     watch_seconds: float,
+    *,
     decisions: Path | None = None,
     streams: Path | None = None,
+    memory: Path | None = None,
 ) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
     What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
-    `blackswan watch`, which is shown.
+    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
@@ -42,7 +44,18 @@ def serve(
     loaded = load_detector(source)
     if decisions:
         loaded = latest(loaded, decisions)
-    service = Service(loaded, limits, os.environ.get(KEY), pipeline_of(source), kept, streams)
+    service = Service(
+        loaded,
+        limits,
+        os.environ.get(KEY),
+        pipeline=pipeline_of(source),
+        decisions=kept,
+        streams=streams,
+    )
+    if memory:
+        from blackswan.serving.similar import add_memory  # needs an extra
+
+        add_memory(service, memory)
     reload = Reload(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
         reload.start()

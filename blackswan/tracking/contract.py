@@ -11,12 +11,10 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
@@ -25,6 +23,7 @@ from blackswan.data.decoding import decode_turned
 from blackswan.data.images import encode_png
 from blackswan.errors import InputError, cause, shown
 from blackswan.evaluation.model import Model, Verdicts
+from blackswan.evaluation.regions import find_regions
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
 
@@ -67,31 +66,6 @@ def answer(
         found = model.score_prepared(batch)
         lines += [line(model, found, n, image, asked) for n, image in enumerate(batch)]
     return pd.DataFrame(lines, columns=list(OUTPUTS), dtype=object)
-
-
-@dataclass(frozen=True)
-class Region:
-    """A connected part of a map above its threshold."""
-
-    left: int
-    top: int
-    inside: np.ndarray  # (height, width) bool, of its box
-    peak: float
-
-
-def find_regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[Region]:
-    """Return where a map (H, W) lies above a threshold, connected, the highest peak first."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        (anomaly_map > threshold).astype(np.uint8), connectivity=8
-    )
-    found = []
-    for number in range(1, count):
-        left, top, width, height, _ = (int(value) for value in stats[number])
-        inside = labels[top : top + height, left : left + width] == number
-        peak = float(anomaly_map[top : top + height, left : left + width][inside].max())
-        found.append(Region(left, top, inside, peak))
-    found.sort(key=lambda region: (-region.peak, region.top, region.left))
-    return found[:most]
 
 
 def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[str, Any]]:
