@@ -18,7 +18,7 @@ from blackswan.data.images import write_png
 from blackswan.errors import InputError
 from blackswan.outputs import replace_file, replace_folder
 
-SECRET = "BLACKSWAN_WEBHOOK_SECRET"
+SIGNED_BY = "BLACKSWAN_WEBHOOK_SECRET"
 ALARMS, PENDING, FACTS = "alarms", "pending", "alarm.json"
 FIRST_SECONDS, MOST_SECONDS = 1.0, 300.0  # between two tries of a webhook, doubled in between
 ANSWER_SECONDS = 10.0
@@ -126,9 +126,9 @@ class Webhook:
         most_seconds: float = MOST_SECONDS,
     ) -> None:
         """Read the secret; raises InputError where there is none, or the URL is none."""
-        secret = os.environ.get(SECRET, "")
+        secret = os.environ.get(SIGNED_BY, "")
         if not secret:
-            raise InputError(f"--webhook needs a secret to sign with; set {SECRET}")
+            raise InputError(f"--webhook needs a secret to sign with; set {SIGNED_BY}")
         if not url.startswith(("http://", "https://")):
             raise InputError("--webhook is no URL; begin it with https:// or http://")
         self._url, self._secret, self._outbox = url, secret.encode(), outbox

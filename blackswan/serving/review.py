@@ -153,7 +153,10 @@ class Review:
     def add_routes(self, app: FastAPI) -> None:
         """Add the routes."""
         body = {"application/json": {"schema": Decided.model_json_schema()}}
-        extra = {409: "Somebody decided since", 507: "The disk is full, the decision is not kept"}
+        extra: dict[int | str, str] = {
+            409: "Somebody decided since",
+            507: "The disk is full, the decision is not kept",
+        }
         route(
             app, "/v1/decisions", self.decide, body, PROBLEMS | extra,
             response_model=DecisionAnswer, summary="Keep what a person decides of an image",

@@ -8,7 +8,7 @@ import pytest
 from servers import serving
 
 from blackswan.errors import InputError
-from blackswan.serving.alarms import SECRET, Outbox, Webhook, Window, signature
+from blackswan.serving.alarms import SIGNED_BY, Outbox, Webhook, Window, signature
 
 PICTURES = {"frame": np.zeros((4, 4, 3), np.uint8)}
 
@@ -53,7 +53,7 @@ def until(condition):
 
 
 def test_each_alarm_is_told_signed_until_it_is_acknowledged(tmp_path, monkeypatch):
-    monkeypatch.setenv(SECRET, "of-the-test")
+    monkeypatch.setenv(SIGNED_BY, "of-the-test")
     heard, statuses = [], iter([500, 302, 200, 204])
 
     def answer(body, headers):
@@ -83,7 +83,7 @@ def test_each_alarm_is_told_signed_until_it_is_acknowledged(tmp_path, monkeypatc
 
 
 def test_what_was_not_told_is_told_after_a_restart(tmp_path, monkeypatch):
-    monkeypatch.setenv(SECRET, "of-the-test")
+    monkeypatch.setenv(SIGNED_BY, "of-the-test")
     killed, heard = Outbox(tmp_path), []
     for name in ("1", "2"):
         killed.keep(name, {"alarm": name}, PICTURES, tell=True)
@@ -110,9 +110,9 @@ def test_an_end_is_added_to_the_alarm(tmp_path):
 
 
 def test_a_webhook_needs_a_secret_and_a_url(tmp_path, monkeypatch):
-    monkeypatch.delenv(SECRET, raising=False)
-    with pytest.raises(InputError, match=f"needs a secret to sign with; set {SECRET}"):
+    monkeypatch.delenv(SIGNED_BY, raising=False)
+    with pytest.raises(InputError, match=f"needs a secret to sign with; set {SIGNED_BY}"):
         Webhook("https://here", Outbox(tmp_path))
-    monkeypatch.setenv(SECRET, "s")
+    monkeypatch.setenv(SIGNED_BY, "s")
     with pytest.raises(InputError, match="is no URL"):
         Webhook("here", Outbox(tmp_path))

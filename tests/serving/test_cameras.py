@@ -88,20 +88,22 @@ def answering(contents):
 def test_a_lost_stream_is_connected_again_and_noise_is_no_frame(tmp_path, ended):
     film = write_film(tmp_path / "film.ts").read_bytes()
     noise = np.random.default_rng(0).bytes(300_000)
-    counts = Counts()
+    counts, brightest = Counts(), []
     address = answering([film, noise, film])
-    shots = Live(address, 0, counts, ended, first_seconds=0.01).shots()
-    brightest, seen = [], 0
-    for shot in shots:
+
+    def end_after_three():
+        while counts.lost < 3:
+            time.sleep(0.005)
+        ended.set()
+
+    threading.Thread(target=end_after_three, daemon=True).start()
+    for shot in Live(address, 0, counts, ended, first_seconds=0.01).shots():
         brightest.append(int(shot.image.mean()))
-        seen += 1
-        if counts.lost >= 3:
-            break
+    seen = len(brightest)
     # frames come of both films and none of the noise; those that nobody took are counted
     assert max(brightest) < 140
-    assert 2 <= seen <= 40
-    assert seen + counts.dropped <= 40
-    assert counts.lost >= 3
+    assert 1 <= seen <= seen + counts.dropped <= 40
+    assert seen + counts.dropped >= 38  # the very last may wait when all ends
 
 
 def test_a_slow_reader_gets_the_newest_frame_and_the_rest_is_counted(tmp_path, ended):
