@@ -87,7 +87,7 @@ class SimilarRegion(FoundRegion):
 class SimilarResult(Result):
     """The answer on one image."""
 
-    regions: list[SimilarRegion]  # type: ignore[assignment]
+    regions: list[SimilarRegion]
 
 
 class MemoryState(BaseModel):
