@@ -85,7 +85,7 @@ class DefectMemory:
                     self.store.put(defects, self.embedder.hash)
 
     def prepare(self) -> None:
-        """Make the collection, or check it; raises InputError, UnavailableError without a server."""
+        """Make or check the collection; raises InputError, UnavailableError without a server."""
         self.store.prepare(self.embedder.hash)
 
     def similar(
