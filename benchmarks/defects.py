@@ -61,7 +61,7 @@ COPPER = ("open", "short", "mousebite", "spur", "copper", "pin-hole")  # of Deep
 DRAWN: list[synthesis.GeneratorName] = [
     "cut_paste", "gaussian_blur", "poisson_blend", "scratch", "spot",
 ]  # fmt: skip
-BOARDS_SEEN, SCREWS_SEEN = 24, 24  # images of a choice
+BOARDS_SEEN, SCREWS_SEEN = 20, 16  # images of a choice
 HELD_OUT = 64  # normal screws whose maps set the pixel threshold
 LAYERS = {
     ("efficientnet_lite0", 224): [[2, 4], [4], [6], [4, 6]],

@@ -87,7 +87,8 @@ def main() -> None:
     def found() -> Iterator[Defect]:
         for place in tqdm(chosen.index, desc="embed_defects", unit="image", disable=None):
             row = test[int(place)]
-            source = sources.get(row.path, "")
+            source = sources[row.path]
+            source = sources.get(f"frames/{source}", source)  # the frame that was drawn on
             yield from defects_of(row, source, maps, threshold, params.regions, embeds)
 
     origin = Origin(embedder=embeds.hash, detector=params.detector, detector_hash=dvc_hash(folder))

@@ -7,7 +7,7 @@ wherever it comes from, and under whatever name.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -59,9 +59,17 @@ class Defect:
     embedding: np.ndarray  # (D,) float32
 
 
-KINDS = {str: pa.string(), bool: pa.bool_(), int: pa.int32(), float: pa.float64(),
-         bytes: pa.binary(), np.ndarray: pa.list_(pa.float32())}  # fmt: skip
-SCHEMA = pa.schema([(field.name, KINDS[field.type]) for field in fields(Defect)])
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "type", "image", "source", "camera", "date")),
+        ("group", pa.string()),
+        ("synthetic", pa.bool_()),
+        *((name, pa.int32()) for name in ("left", "top", "width", "height")),
+        ("score", pa.float64()),
+        ("crop", pa.binary()),
+        ("embedding", pa.list_(pa.float32())),
+    ]
+)
 
 
 def describe(
@@ -146,10 +154,9 @@ def read_origin(path: Path) -> Origin:
 
 def read_defects(path: Path) -> Iterator[list[Defect]]:
     """Yield the defects of a file, at most ROWS at a time; raises InputError where it is broken."""
-    names = [field.name for field in fields(Defect)]
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS, columns=names):
+            for batch in file.iter_batches(ROWS, columns=SCHEMA.names):
                 rows = batch.to_pylist()
                 yield [
                     Defect(**row | {"embedding": np.asarray(row["embedding"], np.float32)})

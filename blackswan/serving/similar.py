@@ -19,7 +19,7 @@ from blackswan.evaluation.regions import Region, find_regions
 from blackswan.memory.defect_memory import DefectMemory, Likeness
 from blackswan.memory.defects import describe
 from blackswan.memory.store import Filters, UnavailableError
-from blackswan.serving import intake
+from blackswan.serving import answers, intake
 from blackswan.serving.answers import (
     Detector,
     FoundRegion,
@@ -31,7 +31,6 @@ from blackswan.serving.answers import (
 from blackswan.serving.app import HASH, PIXEL, Service, route
 from blackswan.serving.problems import Refused
 from blackswan.serving.scorer import Judged
-from blackswan.tracking.contract import Params
 
 Done = TypeVar("Done")
 REGIONS = 20  # of an image, looked up at most
@@ -87,7 +86,7 @@ class SimilarRegion(FoundRegion):
 class SimilarResult(Result):
     """The answer on one image."""
 
-    regions: list[SimilarRegion]  # type: ignore[assignment]
+    regions: list[SimilarRegion]
 
 
 class MemoryState(BaseModel):
@@ -226,7 +225,7 @@ def _regions(judged: Judged, most: int) -> list[Region]:
 def _result(
     judged: Judged, name: str, asked: Asked, likenesses: Sequence[Likeness]
 ) -> SimilarResult:
-    found = result_of(judged, name, Params(regions=asked.regions))
+    found = result_of(judged, name, answers.Asked(regions=asked.regions))
     regions = [SimilarRegion(**region.model_dump()) for region in found.regions or []]
     for number, likeness in enumerate(likenesses):
         vote = likeness.vote

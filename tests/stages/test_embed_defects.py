@@ -22,7 +22,7 @@ def sensitive(tiny_project):
     place = next(n for n, line in enumerate(lines) if '"heatmap"' in line) + 1
     assert '"threshold"' in lines[place]
     value = float(lines[place].split(":")[1].strip(" ,"))
-    lines[place] = f'    "threshold": {0.7 * value},'
+    lines[place] = f'    "threshold": {0.3 * value},'
     path.write_text("\n".join(lines))
     return tiny_project
 
