@@ -512,13 +512,29 @@ async function listDecisions(path) {
 // --- cameras ---------------------------------------------------------------------------------
 
 async function openCameras() {
+  let streams = [];
   try {
-    const { streams } = await askJson("v1/streams");
-    $("no-cameras").textContent = streams.length ? "" : "No camera is watched.";
-    $("streams").replaceChildren();
+    ({ streams } = await askJson("v1/streams"));
+    $("no-cameras").textContent = streams.length ? "" : "No camera was watched yet.";
   } catch (error) {
-    $("no-cameras").textContent = error.message;
+    $("no-cameras").textContent = error.status === 404 ? "This service shows no cameras; start it with --streams FOLDER." : error.message;
   }
+  const shown = [];
+  for (const stream of streams) {
+    const state = !stream.running ? "not watched" : !stream.connected ? "no frames come" : stream.alarm ? "ALARM" : "quiet";
+    shown.push(make("li", {}, make("strong", {}, stream.camera), " ", make("span", { class: stream.alarm ? "anomalous" : "normal" }, state),
+      make("small", {}, ` ${stream.alarms} alarms; frames: ${stream.scored} judged, ${stream.dropped} dropped`)));
+    for (const alarm of stream.recent.slice(0, 6)) shown.push(await alarmOf(stream.camera, alarm));
+  }
+  $("streams").replaceChildren(...shown);
+  if (streams.length && !$("cameras").hidden) setTimeout(() => { if (!$("cameras").hidden) openCameras(); }, 5000);
+}
+
+async function alarmOf(camera, alarm) {
+  const path = `v1/streams/${camera}/alarms/${alarm.alarm}/overlay.png`;
+  if (!pictures.has(path)) pictures.set(path, await pictureOf(path).catch(() => ""));
+  return make("li", {}, make("img", { src: pictures.get(path), alt: `Overlay of the alarm ${alarm.alarm}` }),
+    `${alarm.alarm}${alarm.ended === undefined ? ", goes on" : ""}`);
 }
 
 // --- the parts of the page -------------------------------------------------------------------
