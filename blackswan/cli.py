@@ -39,6 +39,7 @@ from blackswan.reporting.verdicts import (
 
 MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
+FRAMES = Path("data/frames")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -412,7 +413,7 @@ def _export(decisions: Path, out: Path, add_images: bool) -> None:
 
     source = load_section(SourceParams, "source").path
     folders = load_section(Folders, "extract_frames.folder")
-    print(export(decisions, out, source, folders if add_images else None))
+    print(export(decisions, out, FRAMES, source, folders if add_images else None))
 
 
 def _need_qdrant() -> None:

@@ -19,13 +19,12 @@ from blackswan.errors import InputError
 from blackswan.outputs import replace_file
 from blackswan.serving.decisions import TABLE, Decision, Decisions, sha256_of
 
-FRAMES = Path("data/frames")
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp",
             "GIF": ".gif", "PPM": ".ppm", "HEIF": ".heic"}  # fmt: skip
 
 
-def export(folder: Path, out: Path, source: Path, folders: Params | None) -> str:
-    """Write the decisions of `folder` that concern data/frames to `out`; say what was done.
+def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params | None) -> str:
+    """Write the decisions of `folder` that concern images of `frames` to `out`; say what was done.
 
     With `folders`, those of the source, images that it does not hold are copied into it, for the
     next run to read. Raises InputError where there are no decisions, or the source takes no photos.
@@ -36,16 +35,13 @@ def export(folder: Path, out: Path, source: Path, folders: Params | None) -> str
         )
     decisions = Decisions(folder)
     try:
-        counted = decisions.counted()
-        frames, photos = _frames(), _photos(source)
-        known = {sha256: frames[sha256] for sha256 in frames.keys() & {d.sha256 for d in counted}}
-        images = {image for image in frames.values()}
-        known |= {
-            sha256: image for sha256, image in photos.items()
-            if image in images and sha256 not in known
-        }  # fmt: skip
-        new = [one for one in counted if one.sha256 not in known and one.sha256 not in photos]
-        waiting = sum(one.sha256 in photos and one.sha256 not in known for one in counted)
+        counted = {one.sha256: one for one in decisions.counted()}
+        made, photos = _frames(frames), _photos(source)
+        held = {image for image, _ in made}
+        pairs = [*made, *(pair for pair in photos if pair[0] in held)]
+        known, there = {sha256 for _, sha256 in pairs}, {sha256 for _, sha256 in photos}
+        new = [one for one in counted.values() if one.sha256 not in known | there]
+        waiting = len(counted.keys() & (there - known))
         if folders and new:
             _check_source(source, folders)
             for one in new:
@@ -53,9 +49,10 @@ def export(folder: Path, out: Path, source: Path, folders: Params | None) -> str
     finally:
         decisions.close()
     latest: dict[str, Decision] = {}
-    for one in sorted(counted, key=lambda one: one.id):
-        if one.sha256 in known:
-            latest[known[one.sha256]] = one  # a frame and its photo are one image
+    for image, sha256 in pairs:  # a frame and its photo are one image, which either may show
+        one = counted.get(sha256)
+        if one and (image not in latest or latest[image].id < one.id):
+            latest[image] = one
     write_corrections(
         out,
         [
@@ -64,13 +61,13 @@ def export(folder: Path, out: Path, source: Path, folders: Params | None) -> str
         ],
     )
     return "; ".join(filter(None, [
-        f"{out}: {len(latest)} images of {FRAMES}",
+        f"{out}: {len(latest)} images of {frames}",
         f"{waiting} of {source} that no run has read yet: export again after it" if waiting else "",
-        _told(new, source, added=folders is not None),
+        _told(new, frames, source, added=folders is not None),
     ]))  # fmt: skip
 
 
-def _told(new: list[Decision], source: Path, *, added: bool) -> str:
+def _told(new: list[Decision], frames: Path, source: Path, *, added: bool) -> str:
     if not new:
         return ""
     labels = ", ".join(f"{count} {name}" for name, count in sorted(
@@ -78,26 +75,29 @@ def _told(new: list[Decision], source: Path, *, added: bool) -> str:
     if added:
         return f"added to {source}: {labels}; run `dvc repro`"
     return (
-        f"left out, for {FRAMES} does not hold them: {labels}; --add-images copies them to {source}"
+        f"left out, for {frames} does not hold them: {labels}; --add-images copies them to {source}"
     )
 
 
-def _frames() -> dict[str, str]:
-    """Return the frames by the sha256 of their files."""
-    frames = sorted(read_index(FRAMES / "index.csv"), key=lambda frame: frame.image)
-    return {sha256_of((FRAMES / frame.image).read_bytes()): frame.image for frame in frames}
+def _frames(folder: Path) -> list[tuple[str, str]]:
+    """Return the frames of a folder, each with the sha256 of its file."""
+    return [
+        (frame.image, sha256_of((folder / frame.image).read_bytes()))
+        for frame in read_index(folder / "index.csv")
+    ]
 
 
-def _photos(source: Path) -> dict[str, str]:
-    """Return which frame is made of each photo of a source, by the sha256 of the photo."""
+def _photos(source: Path) -> list[tuple[str, str]]:
+    """Return which frame is made of each photo of a source, with the sha256 of the photo."""
     if not source.is_dir() or video.list_videos(source):
-        return {}
-    return {
-        sha256_of(file.read_bytes()): (
-            f"images/{frame_name(file.relative_to(source).with_suffix('').as_posix())}.png"
+        return []
+    return [
+        (
+            f"images/{frame_name(file.relative_to(source).with_suffix('').as_posix())}.png",
+            sha256_of(file.read_bytes()),
         )
         for file in list_images(source)
-    }
+    ]
 
 
 def _check_source(source: Path, folders: Params) -> None:
