@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 REMOTE ?=
+DETECTOR ?= patchcore
+PORT ?= 8000
 # No remote is the default until its account exists: DVC asks a default one for data that is not
 # cached, and retries one that is not there for over ten minutes.
 TARGET = $(or $(REMOTE),$(shell dvc config core.remote 2> /dev/null),azure)
@@ -18,7 +20,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow cloud clean
+.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow cloud serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,12 +72,18 @@ mlflow: $(VENV)/.mlflow ## show the runs of MLFLOW_TRACKING_URI, by default thos
 cloud: $(VENV)/.mlflow $(VENV)/.spark ## the cloud path on this machine: Spark, registry, endpoint, client
 	python tools/cloud.py
 
+serve: $(VENV)/.serve $(VENV)/.memory ## the inspection page of DETECTOR on PORT, with its memory of defects
+	@test -d data/detectors/$(DETECTOR) || { echo "data/detectors/$(DETECTOR) is missing; run make repro, or make pull" >&2; exit 1; }
+	blackswan index data/defects
+	blackswan serve data/detectors/$(DETECTOR) --port $(PORT) --open \
+		--decisions decisions --memory memory --streams streams
+
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
 	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
 		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
 
-$(VENV)/.mlflow $(VENV)/.spark: $(VENV)/.core
+$(VENV)/.memory $(VENV)/.mlflow $(VENV)/.serve $(VENV)/.spark: $(VENV)/.core
 	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[$(@:$(VENV)/.%=%)]'
 	@touch $@

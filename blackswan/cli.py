@@ -128,8 +128,9 @@ def serve(
     memory: Annotated[
         Path | None, typer.Option(help="folder of `blackswan index`, for /v1/similar")
     ] = None,
+    opens: Annotated[bool, typer.Option("--open", help="the page in a browser")] = False,
 ) -> None:
-    """Serve a detector as a REST API; /docs shows it.
+    """Serve a detector: a page to inspect images, and a REST API, which /docs shows.
 
     Where BLACKSWAN_API_KEY is set, requests must carry it; /model reads below BLACKSWAN_IMAGES.
     """
@@ -141,7 +142,7 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions=decisions, streams=streams, memory=memory,
+            decisions=decisions, streams=streams, memory=memory, opens=opens,
         )
     )  # fmt: skip
 
@@ -368,6 +369,7 @@ def _serve(
     decisions: Path | None,
     streams: Path | None,
     memory: Path | None,
+    opens: bool,
 ) -> None:
     if memory is not None:
         _need_qdrant()
@@ -380,7 +382,7 @@ def _serve(
     source = open_source(detector, rev, remote)
     serve(
         source, host, port, Limits(**limits), watch,
-        decisions=decisions, streams=streams, memory=memory,
+        decisions=decisions, streams=streams, memory=memory, opens=opens,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -101,7 +102,7 @@ class Result(BaseModel):
     layer: str | None = Field(
         default=None, description="base64 of a PNG with transparency, to be laid on the photo"
     )
-    regions: list[FoundRegion] | None = None
+    regions: Sequence[FoundRegion] | None = None
 
 
 class ScoreAnswer(BaseModel):

@@ -43,7 +43,9 @@ class Loaded:
 class Source(Protocol):
     """Where a detector comes from, now and later."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the command line called it."""
 
     def stamp(self) -> str:
         """Return what changes when there is another detector."""

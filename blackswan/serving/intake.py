@@ -118,7 +118,7 @@ def read_rows(body: bytes, most: int) -> tuple[list[Upload], Params]:
         Upload(partial(_read, source, name, most), name)
         for source, name in sources(_table(given[0], content[given[0]]))
     ]
-    return uploads, checked(params)
+    return uploads, checked(params, Params)
 
 
 def _read(source: io.BytesIO | Path, name: str, most: int) -> io.BytesIO:

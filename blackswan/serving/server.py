@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import webbrowser
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import uvicorn
@@ -31,11 +33,13 @@ def serve(
     decisions: Path | None = None,
     streams: Path | None = None,
     memory: Path | None = None,
+    opens: bool = False,
 ) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
     What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
-    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar.
+    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. With `opens`
+    a browser shows the page.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
@@ -59,7 +63,10 @@ def serve(
     reload = Reload(source, service.scorer, stamp, watch_seconds)
     if watch_seconds:
         reload.start()
-    print(f"{source.name} ({loaded.hash}) at http://{host}:{port}", flush=True)
+    url = f"http://{host}:{port}"
+    print(f"{source.name} ({loaded.hash}) at {url}", flush=True)
+    if opens:
+        Timer(1, webbrowser.open, [url]).start()  # uvicorn listens by then
     try:
         uvicorn.run(
             service.app,

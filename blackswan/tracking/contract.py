@@ -58,7 +58,7 @@ def answer(
     left, top, width, height, in pixels of the image as the detector saw it (`height`, `width`), and
     the peak of the map in it. Raises InputError, which names the row, and answers nothing.
     """
-    asked = checked(params or {})
+    asked = checked(params or {}, Params)
     bit_depth = model.facts.preprocessing.bit_depth
     images = (decode_turned(source, name, bit_depth)[0] for source, name in sources(rows))
     lines: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ def regions(anomaly_map: np.ndarray, threshold: float, most: int) -> list[dict[s
     ]
 
 
-def checked(given: Mapping[str, Any], kind: type[AnyParams] = Params) -> AnyParams:  # type: ignore[assignment]
+def checked(given: Mapping[str, Any], kind: type[AnyParams]) -> AnyParams:
     """Return the params of a request; raises InputError, which names one that is wrong."""
     try:
         return kind.model_validate(dict(given))
