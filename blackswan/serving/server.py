@@ -38,8 +38,8 @@ def serve(
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
     What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
-    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. With `opens`
-    a browser shows the page.
+    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. With
+    `opens` a browser shows the page.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
