@@ -220,15 +220,3 @@ def test_a_benchmark_imports_what_exists(script):
             for alias in node.names:
                 found = hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}")
                 assert found, f"{node.module}.{alias.name}"
-
-
-def test_the_image_is_pinned_and_not_root():
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    bases = [line for line in lines if line.startswith("FROM ")]
-    assert all(
-        re.fullmatch(r"FROM \S+(:\d+\.\d+\.\d+-\S+|@sha256:[0-9a-f]{64})", base) for base in bases
-    )
-    users = [line.split()[1] for line in lines if line.startswith("USER ")]
-    assert users
-    assert users[-1].split(":")[0] not in ("0", "root")
-    assert ".git" in (ROOT / ".dockerignore").read_text().split()

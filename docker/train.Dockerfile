@@ -1,4 +1,4 @@
-# docker build -t blackswan .
+# docker build -f docker/train.Dockerfile -t blackswan .
 # docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/repository" blackswan               dvc repro on your clone
 # docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/repository" blackswan dvc status    any other command
 FROM python:3.11.13-slim-bookworm
@@ -13,7 +13,8 @@ RUN apt-get update \
 WORKDIR /repository
 COPY pyproject.toml constraints.txt LICENSE ./
 COPY blackswan blackswan
-RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+ARG EXTRAS=
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".$EXTRAS"
 
 # Not root, and what it writes belongs to the user that `--user` names: one without an entry in
 # /etc/passwd needs a home and a name.
