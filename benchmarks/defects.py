@@ -1,18 +1,19 @@
 """Does the defect memory know the types of MVTec AD screw, and how fast is it?
 
     python benchmarks/defects.py choose     the embedding and the vote, on other images
-    python benchmarks/defects.py types      types of screw, by the choice of params.yaml
-    python benchmarks/defects.py index      recall and ms of queries over SIZES
+    python benchmarks/defects.py types      types of screw by true masks and the choice
+    python benchmarks/defects.py found      the same by the regions that PatchCore finds
+    python benchmarks/defects.py index      recall and ms (of one core) of queries over SIZES
 
-Writes benchmarks/defects.{json,png}; without arguments all three. Needs ../shared/data/mvtec/screw
+Writes benchmarks/defects.{json,png}; without arguments all four. Needs ../shared/data/mvtec/screw
 and ../shared/data/deeppcb.
 choose: every setting is asked for the types of real defects of circuit boards (DeepPCB, by their
-boxes) and of anomalies drawn on normal screws; the best mean of both accuracies is the choice, and
-no defect of screw is looked at. types: each test image is asked of the others, by which "unknown"
-is calibrated too. The regions are those of the true masks, or those that PatchCore finds above its
-pixel threshold: of an image the highest that touches the mask. The linear probe is a logistic
-regression in ten folds of images. A type that is left out should be unknown: its defects are asked
-of a memory without it.
+boxes) and of anomalies drawn on normal screws; the best mean of both accuracies is the choice,
+which stands in params.yaml, and no defect of screw is looked at. types, found: each test image is
+asked of the others, by which "unknown" is calibrated too. A region found is of an image the highest
+above PatchCore's pixel threshold that touches the mask. The linear probe is a logistic regression
+in ten folds of images. A type that is left out should be unknown: its defects are asked of a memory
+without it.
 """
 
 import json
@@ -71,6 +72,7 @@ CONTEXTS, POOLINGS = (0.25, 1.0), ("region", "crop")
 NEIGHBORS, TEMPERATURES = (1, 3, 5, 10), (0.02, 0.05, 1.0)
 PROBES = (0.001, 0.01, 0.1, 1.0)  # C of the logistic regression
 SIZES, QUERIES, NEAREST = (1000, 10_000, 100_000), 20, 10
+PARTS = ("choose", "types", "found", "index")
 Part = dict[str, Any]
 
 
@@ -119,8 +121,10 @@ def true_regions() -> Iterator[Seen]:
     for path in sorted((SCREW / "test").glob("*/*.png")):
         kind = path.parent.name
         if kind != "good":
-            mask = read_mask(SCREW / f"ground_truth/{kind}/{path.stem}_mask.png")
-            yield Seen(read_image(path), whole(mask), kind, f"{kind}/{path.stem}")
+            image = read_image(path)
+            drawn_by_hand = SCREW / f"ground_truth/{kind}/{path.stem}_mask.png"
+            mask = read_mask(drawn_by_hand, image.shape[:2])
+            yield Seen(image, whole(mask), kind, f"{kind}/{path.stem}")
 
 
 def found_regions() -> Iterator[Seen]:
@@ -243,23 +247,22 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def types(strength: float) -> Part:
-    """Return what the memory makes of the types of screw."""
-    block = load_section(vote.Params, "memory")
-    settings = _stage_params()
-    params = Params(**settings)
+    """Return what the memory makes of the types of screw, by their true masks."""
     listed = list(true_regions())
-    counts = {kind: sum(seen.type == kind for seen in listed)
-              for kind in sorted({seen.type for seen in listed})}  # fmt: skip
-    part: Part = {
-        "settings": {**settings, **block.model_dump()},
-        "images": len(listed),
+    kinds = [seen.type for seen in listed]
+    counts = {kind: kinds.count(kind) for kind in sorted({*kinds})}
+    return {
         "types": counts,
-        "chance": {"majority": max(counts.values()) / len(listed), "uniform": 1 / len(counts)},
+        "chance": {"majority": max(counts.values()) / len(kinds), "uniform": 1 / len(counts)},
+        **judged(listed, strength),
     }
-    for name, defects in (("true masks", listed), ("patchcore", list(found_regions()))):
-        part[name] = judged(defects, params, block, strength, len(listed))
-        print(name, part[name], file=sys.stderr, flush=True)
-    return part
+
+
+def found(strength: float) -> Part:
+    """Return the same for the regions that PatchCore finds."""
+    listed = list(found_regions())
+    images = len(list(true_regions()))
+    return {"images": images, "found": len(listed) / images, **judged(listed, strength)}
 
 
 def _stage_params() -> Part:
@@ -267,10 +270,9 @@ def _stage_params() -> Part:
     return {key: block[key] for key in Params.model_fields}
 
 
-def judged(
-    defects: list[Seen], params: Params, block: vote.Params, strength: float, images: int
-) -> Part:
-    """Return accuracy, confusion and what is unknown, of defects of `images` images."""
+def judged(defects: list[Seen], strength: float) -> Part:
+    """Return accuracy, confusion and what is unknown."""
+    params, block = Params(**_stage_params()), load_section(vote.Params, "memory")
     vectors = embed(defects, params)
     kinds, groups = [seen.type for seen in defects], [seen.group for seen in defects]
     names = sorted({*kinds})
@@ -288,10 +290,9 @@ def judged(
     linear = probe(vectors, kinds, strength)
     right = np.asarray(likeliest) == np.asarray(kinds)
     return {
-        "found": len(defects),
-        "of_images": images,
+        "settings": {**params.model_dump(), **block.model_dump()},
+        "defects": len(defects),
         "accuracy": float(right.mean()),
-        "accuracy_of_all_images": float(right.sum() / images),
         "linear_probe_accuracy": float(np.mean(linear == np.asarray(kinds))),
         "recall": {kind: float(right[np.asarray(kinds) == kind].mean()) for kind in names},
         "confusion": {
@@ -330,8 +331,8 @@ def _ask(
     )
 
 
-def index() -> Part:
-    """Return recall and milliseconds of queries to the embedded engine."""
+def index() -> Iterator[Part]:
+    """Yield recall and milliseconds of queries to the embedded engine, after each size."""
     os.environ.pop(URL, None)
     side = sum(Embedder(Params(**_stage_params()), WEIGHTS / _stage_params()["backbone"])
                .backbone.channels)  # fmt: skip
@@ -341,11 +342,11 @@ def index() -> Part:
         vectors = _unit(rng.normal(size=(size, side)))
         store = Store(side)
         store.prepare("drawn")
-        begin = time.perf_counter()
+        begin = time.process_time()
         for start in range(0, size, 250):
             some = range(start, min(start + 250, size))
             store.put([_defect(number, vectors[number]) for number in some], "drawn")
-        filled = time.perf_counter() - begin
+        filled = time.process_time() - begin
         asked = _unit(rng.normal(size=(QUERIES, side)))
         recalls, taken, filtered = [], [], []
         for query in asked:
@@ -363,13 +364,13 @@ def index() -> Part:
         }
         print(size, part[str(size)], file=sys.stderr, flush=True)
         store.close()
-    return part
+        yield part
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what `work` returns, and the seconds that it takes."""
-    begin = time.perf_counter()
-    return work(), time.perf_counter() - begin
+    """Return what `work` returns, and the seconds of a core that it takes."""
+    begin = time.process_time()
+    return work(), time.process_time() - begin
 
 
 def _defect(number: int, vector: np.ndarray) -> Defect:
@@ -381,44 +382,48 @@ def _defect(number: int, vector: np.ndarray) -> Defect:
 
 
 @rc_context(STYLE)
-def draw(part: Part) -> None:
+def draw(result: Part) -> None:
     """Draw both confusion matrices."""
     figure = Figure(figsize=(11, 5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for place, name in zip(axes, ("true masks", "patchcore"), strict=True):
-        confusion = part[name]["confusion"]
+    titles = {"types": "true masks", "found": "PatchCore's regions"}
+    for place, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        confusion = result[name]["confusion"]
         kinds = [*confusion]
         table = np.array([[confusion[kind][other] for other in kinds] for kind in kinds])
         place.imshow(table, cmap="Blues")
-        for row, line in enumerate(table):
-            for column, count in enumerate(line):
-                shade = "white" if count > table.max() / 2 else "black"
-                place.text(column, row, str(count), ha="center", va="center", color=shade)
+        for (row, column), count in np.ndenumerate(table):
+            shade = "white" if count > table.max() / 2 else "black"
+            place.text(column, row, str(count), ha="center", va="center", color=shade)
         words = [kind.replace("_", " ") for kind in kinds]
         place.set_xticks(range(len(kinds)), words, rotation=30, ha="right")
         place.set_yticks(range(len(kinds)), words)
         place.grid(visible=False)
         place.set_xlabel("by its neighbours")
         place.set_ylabel("true type")
-        place.set_title(f"Regions of {name}: {part[name]['accuracy']:.2f} right")
+        place.set_title(f"{title}: {result[name]['accuracy']:.2f} right")
     write_png(figure, RESULT.with_suffix(".png"))
 
 
 def main() -> None:
     """Measure what is named, and keep the rest."""
-    wanted = sys.argv[1:] or ["choose", "types", "index"]
-    if {*wanted} - {"choose", "types", "index"}:
-        raise InputError("name choose, types or index: defects.py types")
+    wanted = sys.argv[1:] or [*PARTS]
+    if {*wanted} - {*PARTS}:
+        raise InputError(f"name some of {', '.join(PARTS)}: defects.py types")
     if missing := [path for path in (SCREW, BOARDS) if not path.is_dir()]:
         raise InputError(f"{missing[0]} is missing; put the data set there")
     result = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
     for name in wanted:
-        if name == "types":
-            result[name] = types(result["choose"]["probe"]["C"])
-            draw(result[name])
+        if name in ("types", "found"):
+            strength = result["choose"]["probe"]["C"]
+            result[name] = types(strength) if name == "types" else found(strength)
+            write_json(RESULT, result)
         else:
-            result[name] = choose() if name == "choose" else index()
-        write_json(RESULT, result)
+            for part in [choose()] if name == "choose" else index():
+                result[name] = part
+                write_json(RESULT, result)
+        print(name, result[name], flush=True)
+    if {"types", "found"} <= {*result}:
+        draw(result)
     record([RESULT.name])
 
 
