@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blackswan.data.files import kind_of
+from blackswan.data.files import kind_of, state_of
 from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.sources import video
 from blackswan.data.sources.opening import SourceParams
@@ -30,7 +30,6 @@ from blackswan.reporting.verdicts import (
     Spread,
     list_source,
     open_images,
-    state_of,
     write_verdicts,
 )
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from blackswan.networks.devices import rows_at_once
+from blackswan.networks.devices import in_parts, rows_at_once
 
 QUERIES = 1024  # rows of one product; with BANK columns its result stays near the cache
 BANK = 8192
@@ -22,7 +22,7 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     bank = bank.to(queries.device)
     norms = bank.square().sum(1)
     rows = rows_at_once(queries.device, 4 * (BANK + 2 * bank.shape[1]), QUERIES)
-    parts = [_nearest(block, bank, norms, k) for block in queries.split(rows)]
+    parts = [_nearest(block, bank, norms, k) for block in in_parts(queries, rows)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 

@@ -1,0 +1,238 @@
+"""From a complete detector to a folder that runs without torch; see runtime.py for what reads it.
+
+Torch traces the detector into ONNX, ONNX takes the photo in front, OpenVINO reads ONNX. Whatever
+comes out judges the validation images before it is written.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from blackswan.data.dataset import Split
+from blackswan.errors import InputError
+from blackswan.evaluation import model as complete
+from blackswan.evaluation.model import Model
+from blackswan.export import parity
+from blackswan.export.graphs import Judge, Photo
+from blackswan.export.quantising import quantised
+from blackswan.export.runtime import (
+    EXPORT,
+    FILES,
+    NORMALS,
+    Auroc,
+    Exported,
+    Graph,
+    Parity,
+    Runtime,
+    sha256,
+)
+from blackswan.outputs import replace_folder
+from blackswan.tracking.runs import dvc_hash
+
+WORST_AUROC = 0.005  # that INT8 may lose on validation
+CALIBRATION = 128  # normal images of train, at most, that tell INT8 its ranges
+OPSET = 20
+OUTPUTS = ["image_scores", "anomaly_maps", "logits"]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of one size that the graph is to take as they come out of their files."""
+
+    size: tuple[int, int]  # height and width
+    images: Iterable[np.ndarray]  # some of them, decoded
+
+
+def export(
+    folder: Path, out: Path, runtime: Runtime, dataset: Path, photos: Photos | None, *, int8: bool
+) -> Exported:
+    """Write the detector of `folder` as one graph into `out`, and return what stands there.
+
+    The graph takes prepared images, and `photos` if there are any. It is compared with the detector
+    on all validation images of `dataset`, and on the photos. Raises InputError, and writes nothing,
+    where it differs; where, in INT8, image AUROC on validation falls by more than WORST_AUROC; and
+    where what the detector does is no graph.
+    """
+    model, validation = complete.load(folder), Split(dataset, "validation")
+    prepared = model.for_prepared(validation.preprocessing)
+    size = _one_size(validation)
+    if photos and model.facts.preprocessing.pose != "none":
+        raise InputError(
+            f"{folder} lays parts upright, which is no graph; export it with --prepared, for images "
+            "that were laid, cropped and scaled already"
+        )
+    everything = range(len(validation))
+    with replace_folder(out) as partial:
+        traced = _trace(Judge(model.detector, size).eval(), size, OUTPUTS)
+        if int8:
+            train = Split(dataset, "train").normal_images
+            chosen = np.unique(np.linspace(0, len(train) - 1, CALIBRATION).astype(int))
+            traced = quantised(traced, train.take(chosen.tolist()))
+        if photos:
+            traced = _with_photo(traced, model, photos.size, size)
+        _write(traced, partial, runtime)
+        exported = Exported(
+            facts=model.facts,
+            runtime=runtime,
+            int8=int8,
+            probabilities=model.score_prepared([next(iter(validation.images([0])))]).probabilities,
+            size=size,
+            photo=photos.size if photos else None,
+            detector_md5=dvc_hash(folder),
+            files_sha256={name: sha256(partial / name) for name in FILES[runtime]},
+            validation=Parity(images=0, image_score=0, anomaly_map=0, other_verdicts=0),
+            photos=None,
+            auroc=None,
+        )
+        graph = Graph(partial, exported)
+        on_validation = parity.compare(prepared, graph, validation.images(everything))
+        on_photos = parity.compare(model, graph, photos.images, photos=True) if photos else None
+        auroc = None
+        if int8:
+            auroc = _auroc(validation, on_validation)
+        else:
+            parity.refuse_difference(on_validation.parity, "validation images")
+            if on_photos:
+                parity.refuse_difference(on_photos.parity, "photos")
+        exported = exported.model_copy(
+            update={
+                "validation": on_validation.parity,
+                "photos": on_photos.parity if on_photos else None,
+                "auroc": auroc,
+            }
+        )
+        text = json.dumps(exported.model_dump(), indent=2) + "\n"  # exact: not write_json
+        (partial / EXPORT).write_text(text, encoding="utf-8")
+        scores = json.dumps([part.tolist() for part in model.normal_scores])
+        (partial / NORMALS).write_text(scores + "\n", encoding="utf-8")
+    return exported
+
+
+def _one_size(split: Split) -> tuple[int, int]:
+    sizes = sorted({*split.images(range(len(split))).sizes})
+    if len(sizes) != 1:
+        raise InputError(
+            f"a graph takes images of one size and those of validation have {len(sizes)}; set "
+            "build_dataset.image_size to one size for all"
+        )
+    return sizes[0]
+
+
+def _auroc(validation: Split, found: parity.Compared) -> Auroc:
+    """Return both AUROCs; raises InputError where INT8 costs too much, or nothing can tell."""
+    labels = validation.facts.label.to_numpy()
+    if len({*labels.tolist()}) < 2:
+        raise InputError(
+            "INT8 is judged by the normal and the anomalous images of validation, and one kind is "
+            "missing; export it without --int8"
+        )
+    detector, graph = (
+        float(roc_auc_score(labels, scores)) for scores in (found.scores, found.graph_scores)
+    )
+    if detector - graph > WORST_AUROC:
+        raise InputError(
+            f"in INT8 image AUROC on validation falls from {detector:.4f} to {graph:.4f}, by more "
+            f"than {WORST_AUROC}; export it without --int8"
+        )
+    return Auroc(detector=detector, graph=graph)
+
+
+def _trace(module: nn.Module, size: tuple[int, int], outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the graph of a module that takes uint8 (N, H, W, 3) of `size`, for any N."""
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        count = len(module(example)) if isinstance(module, Judge) else 1
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, verbose=False, opset_version=OPSET,
+            input_names=["images"], output_names=[*outputs[:count]],
+            dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+        )  # fmt: skip
+    assert program is not None
+    return program.model_proto
+
+
+def _with_photo(
+    judge: onnx.ModelProto, model: Model, photo: tuple[int, int], size: tuple[int, int]
+) -> onnx.ModelProto:
+    """Put what prepares photos before the graph of prepared images, which it still takes too."""
+    traced = _trace(Photo(model.facts.preprocessing), photo, ["prepared"])
+    branch = traced.graph
+    for node in branch.node:  # the names of both graphs meet
+        node.name = f"photo/{node.name}"
+    # Expand is there to fail: of a photo of another size a part alone would be judged.
+    checked = helper.make_node("Expand", ["images", "photo/size"], ["photo/images"])
+    names = {"images": "photo/images"}
+    prepare = _renamed(branch, names, "photo/")
+    branch_nodes = [checked, *prepare.node]
+    constants = [
+        numpy_helper.from_array(np.array([1, *photo, 1], np.int64), "photo/size"),
+        *prepare.initializer,
+    ]
+    shaped = helper.make_tensor_value_info("photo/prepared", TensorProto.UINT8, [None, *size, 3])
+    passed = helper.make_tensor_value_info("photo/as_it_is", TensorProto.UINT8, [None, *size, 3])
+    then = helper.make_graph(
+        [helper.make_node("Expand", ["images", "photo/prepared_size"], ["photo/as_it_is"])],
+        "prepared", [], [passed],
+        [numpy_helper.from_array(np.array([1, *size, 1], np.int64), "photo/prepared_size")],
+    )  # fmt: skip
+    otherwise = helper.make_graph(branch_nodes, "photo", [], [shaped], constants)
+    merged = onnx.ModelProto()
+    merged.CopyFrom(judge)
+    renamed = _renamed(judge.graph, {"images": "prepared"}, "")
+    front = [
+        helper.make_node("Shape", ["images"], ["photo/sides"], start=1, end=3),
+        helper.make_node("Equal", ["photo/sides", "photo/known"], ["photo/equal"]),
+        helper.make_node("Cast", ["photo/equal"], ["photo/both"], to=TensorProto.INT32),
+        helper.make_node("ReduceMin", ["photo/both"], ["photo/all"], keepdims=0),
+        helper.make_node("Cast", ["photo/all"], ["photo/is_prepared"], to=TensorProto.BOOL),
+        helper.make_node(
+            "If", ["photo/is_prepared"], ["prepared"], then_branch=then, else_branch=otherwise
+        ),
+    ]
+    del merged.graph.node[:]
+    merged.graph.node.extend([*front, *renamed.node])
+    merged.graph.initializer.append(numpy_helper.from_array(np.array(size, np.int64), "photo/known"))
+    merged.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
+    )
+    onnx.checker.check_model(merged)
+    return merged
+
+
+def _renamed(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> onnx.GraphProto:
+    """Return a copy whose values have other names: those of `names`, else with a prefix."""
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    for node in copy.node:
+        for values in (node.input, node.output):
+            for number, name in enumerate(values):
+                if name:
+                    values[number] = names.get(name, prefix + name)
+    for tensor in copy.initializer:
+        tensor.name = names.get(tensor.name, prefix + tensor.name)
+    return copy
+
+
+def _write(traced: onnx.ModelProto, folder: Path, runtime: Runtime) -> None:
+    path = folder / FILES["onnx"][0]
+    onnx.save(traced, path)
+    if runtime == "openvino":
+        os.environ.setdefault("OPENVINO_TELEMETRY_DISABLE", "1")
+        import openvino
+
+        read = openvino.Core().read_model(str(path))
+        openvino.save_model(read, str(folder / FILES["openvino"][0]), compress_to_fp16=False)
+        path.unlink()
