@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from blackswan.data.dataset import Split
+from blackswan.data.sources.video import Sampling
 from blackswan.errors import InputError
 from blackswan.evaluation import model as complete
 from blackswan.evaluation.model import Model
@@ -38,10 +40,12 @@ from blackswan.export.runtime import (
     sha256,
 )
 from blackswan.outputs import replace_folder
+from blackswan.reporting.verdicts import list_source, open_images
 from blackswan.tracking.runs import dvc_hash
 
 WORST_AUROC = 0.005  # that INT8 may lose on validation
 CALIBRATION = 128  # normal images of train, at most, that tell INT8 its ranges
+COMPARED = 16  # photos
 OPSET = 20
 OUTPUTS = ["image_scores", "anomaly_maps", "logits"]
 
@@ -69,8 +73,8 @@ def export(
     size = _one_size(validation)
     if photos and model.facts.preprocessing.pose != "none":
         raise InputError(
-            f"{folder} lays parts upright, which is no graph; export it with --prepared, for images "
-            "that were laid, cropped and scaled already"
+            f"{folder} lays parts upright, which is no graph; export it with --prepared, for "
+            "images that were laid, cropped and scaled already"
         )
     everything = range(len(validation))
     with replace_folder(out) as partial:
@@ -117,6 +121,43 @@ def export(
         scores = json.dumps([part.tolist() for part in model.normal_scores])
         (partial / NORMALS).write_text(scores + "\n", encoding="utf-8")
     return exported
+
+
+def read_photos(source: Path, bit_depth: int) -> Photos:
+    """Return the photos, or frames, of a source; raises InputError where their sizes differ."""
+    every_frame = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
+    files = list_source(source)
+    found: list[np.ndarray] = []
+    for item in islice(open_images(source, files, every_frame, bit_depth), COMPARED):
+        found.append(item.read()[0])
+        if found[-1].shape != found[0].shape:
+            raise InputError(
+                f"{source} holds images of several sizes, such as {item.frame.image}, and a graph "
+                "takes photos of one; export it with --prepared"
+            )
+    return Photos(found[0].shape[:2], found)
+
+
+def described(exported: Exported) -> list[str]:
+    """Say in a few lines what the graph takes and how near it is to the detector."""
+    (height, width), photo = exported.size, exported.photo
+    taken = f"images of {width} x {height} pixels"
+    if photo:
+        taken = f"photos of {photo[1]} x {photo[0]} pixels, or prepared {taken}"
+    lines = [f"the graph takes {taken}"]
+    compared = {"validation images": exported.validation, "photos": exported.photos}
+    for what, found in compared.items():
+        if found:
+            lines.append(
+                f"on {found.images} {what} scores differ by {found.image_score:.1e}, maps by "
+                f"{found.anomaly_map:.1e}, verdicts of {found.other_verdicts}"
+            )
+    if exported.auroc:
+        lines.append(
+            f"image AUROC on validation: {exported.auroc.detector:.4f}, in INT8 "
+            f"{exported.auroc.graph:.4f}"
+        )
+    return lines
 
 
 def _one_size(split: Split) -> tuple[int, int]:
@@ -204,7 +245,9 @@ def _with_photo(
     ]
     del merged.graph.node[:]
     merged.graph.node.extend([*front, *renamed.node])
-    merged.graph.initializer.append(numpy_helper.from_array(np.array(size, np.int64), "photo/known"))
+    merged.graph.initializer.append(
+        numpy_helper.from_array(np.array(size, np.int64), "photo/known")
+    )
     merged.graph.input[0].CopyFrom(
         helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
     )

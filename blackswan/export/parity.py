@@ -34,14 +34,14 @@ def compare(
     image_score = anomaly_map = 0.0
     found = Compared(Parity(images=0, image_score=0, anomaly_map=0, other_verdicts=0))
     other = 0
-    least, least_of_map = (abs(value) for value in (model.facts.threshold, model.facts.heatmap.threshold))
+    least, least_of_map = (
+        abs(value) for value in (model.facts.threshold, model.facts.heatmap.threshold)
+    )
     exported = Model(graph, model.facts, model.normal_scores)
     for batch in of_one_size(images, BATCH, lambda image: image):
         expected: Verdicts = (model.score if photos else model.score_prepared)(batch)
         got = exported.score_prepared(batch)
-        image_score = max(
-            image_score, _difference(expected.image_scores, got.image_scores, least)
-        )
+        image_score = max(image_score, _difference(expected.image_scores, got.image_scores, least))
         for one, another in zip(expected.anomaly_maps, got.anomaly_maps, strict=True):
             anomaly_map = max(anomaly_map, _difference(one, another, least_of_map))
         other += int((expected.flagged != got.flagged).sum())
