@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,8 @@ IMAGES, WARM_UP, STARTS = 30, 3, 5
 Part = dict[str, Any]
 
 
-def latency(data: Path, source: Path) -> Part:
-    """Return what each detector takes by each runtime, and how it differs."""
-    found: Part = {}
+def latency(data: Path, source: Path) -> Iterator[tuple[str, Part]]:
+    """Yield what each detector takes by each runtime, and how it differs."""
     photos = exporting.read_photos(source, 16)
     for name in DETECTORS:
         rows: Part = {"torch": {}}
@@ -75,9 +75,8 @@ def latency(data: Path, source: Path) -> Part:
         for row in rows.values():
             if "ms" in row:
                 row["to_torch"] = round(row["ms"] / rows["torch"]["ms"], 3)
-        found[name] = rows
         print(f"{name}: {rows}", file=sys.stderr, flush=True)
-    return found
+        yield name, rows
 
 
 def compared(done: Exported) -> Part:
@@ -171,7 +170,7 @@ def picture_of(found: Part) -> Figure:
     axes = figure.subplots()
     names = ["torch", *VARIANTS]
     for number, name in enumerate(names):
-        values = [found[each].get(name, {}).get("to_torch", np.nan) for each in DETECTORS]
+        values = [found.get(each, {}).get(name, {}).get("to_torch", np.nan) for each in DETECTORS]
         places = np.arange(len(DETECTORS)) + 0.16 * (number - 2)
         axes.bar(places, values, 0.16, label=name.replace("_", " "))
     axes.set_xticks(np.arange(len(DETECTORS)), DETECTORS)
@@ -190,7 +189,11 @@ def main() -> None:
     found = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
     found["cores"] = available_cores()
     for part in [chosen.part] if chosen.part else ("latency", "install"):
-        found[part] = (latency if part == "latency" else install)(chosen.data, source)
+        if part == "install":
+            found[part] = install(chosen.data, source)
+        for name, rows in latency(chosen.data, source) if part == "latency" else ():
+            found.setdefault(part, {})[name] = rows
+            write_json(RESULT, found)
         write_json(RESULT, found)
     if "latency" in found:
         drawn = picture_of(found["latency"])

@@ -41,5 +41,8 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> tuple[Tens
     distances = torch.stack(
         [(queries - bank[column]).square().sum(1) for column in found.T], 1
     ).sqrt()
-    distances, order = distances.sort(dim=1, stable=True)
+    if torch.compiler.is_exporting():  # ONNX has no stable sort, but its TopK is stable
+        distances, order = distances.topk(k, largest=False)
+    else:
+        distances, order = distances.sort(dim=1, stable=True)
     return distances[:, :k], found.gather(1, order)[:, :k]

@@ -6,7 +6,6 @@ comes out judges the validation images before it is written.
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,6 @@ from blackswan.tracking.runs import dvc_hash
 WORST_AUROC = 0.005  # that INT8 may lose on validation
 CALIBRATION = 128  # normal images of train, at most, that tell INT8 its ranges
 COMPARED = 16  # photos
-OPSET = 20
 OUTPUTS = ["image_scores", "anomaly_maps", "logits"]
 
 
@@ -86,6 +84,8 @@ def export(
         if photos:
             traced = _with_photo(traced, model, photos.size, size)
         _write(traced, partial, runtime)
+        scores = json.dumps([part.tolist() for part in model.normal_scores])
+        (partial / NORMALS).write_text(scores + "\n", encoding="utf-8")
         exported = Exported(
             facts=model.facts,
             runtime=runtime,
@@ -94,7 +94,7 @@ def export(
             size=size,
             photo=photos.size if photos else None,
             detector_md5=dvc_hash(folder),
-            files_sha256={name: sha256(partial / name) for name in FILES[runtime]},
+            files_sha256={name: sha256(partial / name) for name in (*FILES[runtime], NORMALS)},
             validation=Parity(images=0, image_score=0, anomaly_map=0, other_verdicts=0),
             photos=None,
             auroc=None,
@@ -118,8 +118,6 @@ def export(
         )
         text = json.dumps(exported.model_dump(), indent=2) + "\n"  # exact: not write_json
         (partial / EXPORT).write_text(text, encoding="utf-8")
-        scores = json.dumps([part.tolist() for part in model.normal_scores])
-        (partial / NORMALS).write_text(scores + "\n", encoding="utf-8")
     return exported
 
 
@@ -197,7 +195,7 @@ def _trace(module: nn.Module, size: tuple[int, int], outputs: Sequence[str]) -> 
         count = len(module(example)) if isinstance(module, Judge) else 1
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            module, (example,), dynamo=True, verbose=False, opset_version=OPSET,
+            module, (example,), dynamo=True, verbose=False,
             input_names=["images"], output_names=[*outputs[:count]],
             dynamic_shapes={"images": {0: torch.export.Dim("n")}},
         )  # fmt: skip
@@ -209,71 +207,61 @@ def _with_photo(
     judge: onnx.ModelProto, model: Model, photo: tuple[int, int], size: tuple[int, int]
 ) -> onnx.ModelProto:
     """Put what prepares photos before the graph of prepared images, which it still takes too."""
-    traced = _trace(Photo(model.facts.preprocessing), photo, ["prepared"])
-    branch = traced.graph
-    for node in branch.node:  # the names of both graphs meet
-        node.name = f"photo/{node.name}"
-    # Expand is there to fail: of a photo of another size a part alone would be judged.
-    checked = helper.make_node("Expand", ["images", "photo/size"], ["photo/images"])
-    names = {"images": "photo/images"}
-    prepare = _renamed(branch, names, "photo/")
-    branch_nodes = [checked, *prepare.node]
-    constants = [
-        numpy_helper.from_array(np.array([1, *photo, 1], np.int64), "photo/size"),
-        *prepare.initializer,
-    ]
-    shaped = helper.make_tensor_value_info("photo/prepared", TensorProto.UINT8, [None, *size, 3])
-    passed = helper.make_tensor_value_info("photo/as_it_is", TensorProto.UINT8, [None, *size, 3])
-    then = helper.make_graph(
-        [helper.make_node("Expand", ["images", "photo/prepared_size"], ["photo/as_it_is"])],
-        "prepared", [], [passed],
-        [numpy_helper.from_array(np.array([1, *size, 1], np.int64), "photo/prepared_size")],
+    steps = _trace(Photo(model.facts.preprocessing), photo, ["prepared"]).graph
+    _rename(steps, {"images": "photo/images"}, "photo/")  # the names of both graphs meet
+    shape = [None, *size, 3]
+    prepare = helper.make_graph(
+        # Expand is there to fail: of a photo of another size a part alone would be judged.
+        [helper.make_node("Expand", ["images", "photo/size"], ["photo/images"]), *steps.node],
+        "prepare", [], [helper.make_tensor_value_info("photo/prepared", TensorProto.UINT8, shape)],
+        [_constant("photo/size", [1, *photo, 1]), *steps.initializer],
     )  # fmt: skip
-    otherwise = helper.make_graph(branch_nodes, "photo", [], [shaped], constants)
-    merged = onnx.ModelProto()
-    merged.CopyFrom(judge)
-    renamed = _renamed(judge.graph, {"images": "prepared"}, "")
-    front = [
+    keep = helper.make_graph(
+        [helper.make_node("Expand", ["images", "photo/prepared_size"], ["photo/kept"])],
+        "keep", [], [helper.make_tensor_value_info("photo/kept", TensorProto.UINT8, shape)],
+        [_constant("photo/prepared_size", [1, *size, 1])],
+    )  # fmt: skip
+    choose = [
         helper.make_node("Shape", ["images"], ["photo/sides"], start=1, end=3),
         helper.make_node("Equal", ["photo/sides", "photo/known"], ["photo/equal"]),
         helper.make_node("Cast", ["photo/equal"], ["photo/both"], to=TensorProto.INT32),
         helper.make_node("ReduceMin", ["photo/both"], ["photo/all"], keepdims=0),
         helper.make_node("Cast", ["photo/all"], ["photo/is_prepared"], to=TensorProto.BOOL),
         helper.make_node(
-            "If", ["photo/is_prepared"], ["prepared"], then_branch=then, else_branch=otherwise
+            "If", ["photo/is_prepared"], ["prepared"], then_branch=keep, else_branch=prepare
         ),
     ]
-    del merged.graph.node[:]
-    merged.graph.node.extend([*front, *renamed.node])
-    merged.graph.initializer.append(
-        numpy_helper.from_array(np.array(size, np.int64), "photo/known")
-    )
-    merged.graph.input[0].CopyFrom(
-        helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
-    )
-    onnx.checker.check_model(merged)
-    return merged
+    _rename(judge.graph, {"images": "prepared"}, "")
+    nodes = [*choose, *judge.graph.node]
+    del judge.graph.node[:], judge.graph.value_info[:]  # whose shapes are inferred again
+    judge.graph.node.extend(nodes)
+    judge.graph.initializer.append(_constant("photo/known", size))
+    taken = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
+    judge.graph.input[0].CopyFrom(taken)
+    onnx.checker.check_model(judge)
+    return judge
 
 
-def _renamed(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> onnx.GraphProto:
-    """Return a copy whose values have other names: those of `names`, else with a prefix."""
-    copy = onnx.GraphProto()
-    copy.CopyFrom(graph)
-    for node in copy.node:
+def _constant(name: str, values: Sequence[int]) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
+    """Give the values and nodes of a graph other names: those of `names`, else with a prefix."""
+    for node in graph.node:
+        node.name = prefix + node.name
         for values in (node.input, node.output):
             for number, name in enumerate(values):
-                if name:
+                if name:  # an input that is left out has none
                     values[number] = names.get(name, prefix + name)
-    for tensor in copy.initializer:
+    for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, prefix + tensor.name)
-    return copy
 
 
 def _write(traced: onnx.ModelProto, folder: Path, runtime: Runtime) -> None:
     path = folder / FILES["onnx"][0]
     onnx.save(traced, path)
     if runtime == "openvino":
-        os.environ.setdefault("OPENVINO_TELEMETRY_DISABLE", "1")
         import openvino
 
         read = openvino.Core().read_model(str(path))

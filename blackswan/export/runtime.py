@@ -7,13 +7,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from blackswan.detectors.interface import Scores
 from blackswan.errors import InputError
 from blackswan.evaluation import model as complete
 from blackswan.evaluation.model import Facts, Model
@@ -63,16 +63,6 @@ class Exported(Section):
     auroc: Auroc | None
 
 
-@dataclass(frozen=True)
-class GraphScores:
-    """What a graph says of N images, as `detectors.interface.Scores` says it."""
-
-    image_scores: np.ndarray  # (N,) float32
-    anomaly_maps: np.ndarray  # (N, H, W) float32
-    probabilities: bool
-    logits: np.ndarray | None  # (N, 2) float32
-
-
 class Graph:
     """A detector whose score is one graph."""
 
@@ -81,7 +71,7 @@ class Graph:
         path = folder / FILES[exported.runtime][0]
         self._run = (_open_onnx if exported.runtime == "onnx" else _open_openvino)(path)
 
-    def score(self, images: Sequence[np.ndarray]) -> GraphScores:
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3): prepared ones, or photos of the size it prepares.
 
         One at a time, so that none changes a bit of another. Raises InputError for another size.
@@ -96,7 +86,10 @@ class Graph:
                 )
         found = [self._run(np.ascontiguousarray(image)[None]) for image in images]
         scores, maps, *logits = (np.concatenate(part) for part in zip(*found, strict=True))
-        return GraphScores(scores, maps, self.exported.probabilities, logits[0] if logits else None)
+        return Scores(
+            scores, maps, self.exported.size, probabilities=self.exported.probabilities,
+            logits=logits[0] if logits else None,
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Copy the export into an existing folder."""
@@ -153,5 +146,8 @@ def _open_openvino(path: Path) -> Run:
 
     # Else it may compute in 16 bits where the processor has them.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    model.reshape([1, -1, -1, 3])  # what is known of a shape is planned once
+    compiled = core.compile_model(model, "CPU", options)
     return lambda images: [found.copy() for found in compiled(images).values()]

@@ -17,6 +17,7 @@ from blackswan.data.images import write_png
 from blackswan.errors import InputError
 from blackswan.evaluation import model as complete
 from blackswan.export import exporting, runtime
+from blackswan.tracking.runs import dvc_hash
 
 # What a serving install does not have; see docker/serve.txt.
 ABSENT = [
@@ -96,6 +97,14 @@ def test_it_is_served_without_torch(complete_of, folder, tmp_path):
     score, confidence = run(SERVE, folder, tmp_path / "a.png")
     assert score == pytest.approx(expected, rel=1e-5)
     assert confidence > 0.5
+
+
+def test_a_service_knows_it_by_its_files(folder):
+    pytest.importorskip("fastapi")
+    from blackswan.serving.detectors import load_detector, open_source
+
+    found = load_detector(open_source(str(folder)))
+    assert (found.name, found.hash) == ("median_residual", dvc_hash(folder))
 
 
 def test_a_photo_may_be_prepared_by_the_graph_or_before(folder):
