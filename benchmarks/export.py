@@ -37,7 +37,7 @@ from blackswan.parallel import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/export.json"
-DETECTORS = ("median_residual", "padim", "patchcore", "dino_memory", "vit")
+DETECTORS = ("padim", "patchcore", "median_residual", "dino_memory", "vit")
 SERVED = "patchcore"
 VARIANTS: dict[str, tuple[Runtime, bool]] = {
     "onnx": ("onnx", False),

@@ -55,6 +55,10 @@ RESULTS = {  # result -> where the code that it measured begins
     "cookies.json": PIPELINE,
     "deeppcb.json": PIPELINE,
     "durations.json": PIPELINE,
+    "export.json": [
+        "benchmarks/export.py",
+        *(f"blackswan/detectors/{name}.py" for name in DETECTORS),
+    ],
     "folds.json": [
         "benchmarks/folds.py",
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),

@@ -28,8 +28,9 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
 
 def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = min(k + SPARE, len(bank))
-    scores = queries.new_empty((len(queries), 0))
-    found = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+    count = queries.shape[0]  # len() would fix the number of a graph
+    scores = queries.new_empty((count, 0))
+    found = torch.empty((count, 0), dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), BANK):
         part = slice(start, start + BANK)
         product = torch.addmm(norms[part], queries, bank[part].T, alpha=-2)  # |b|^2 - 2 q.b

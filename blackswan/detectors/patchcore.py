@@ -136,7 +136,7 @@ class Detector(PatchDetector[Params]):
         highest, position = patch_scores.max(1)
         if self.params.reweighting > 1:
             bank = self.tensors["memory_bank"]
-            rows = torch.arange(len(patches), device=patches.device)
+            rows = torch.arange(patches.shape[0], device=patches.device)
             query = patches[rows, position]  # m_test of equation 6
             neighbor = bank[closest[rows, position]]  # m*
             _, around = nearest(neighbor, bank, self.params.reweighting)  # N_b(m*), m* among them

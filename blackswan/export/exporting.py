@@ -200,7 +200,9 @@ def _trace(module: nn.Module, size: tuple[int, int], outputs: Sequence[str]) -> 
             dynamic_shapes={"images": {0: torch.export.Dim("n")}},
         )  # fmt: skip
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param, "for any N"
+    return graph
 
 
 def _with_photo(

@@ -28,6 +28,7 @@ FILES: dict[Runtime, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
 }
 PACKAGES: dict[Runtime, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+HAIR = 1e-5  # what rounding moves a score by is a tenth of this, a tolerated difference ten times
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images to scores, maps and maybe logits
 
 
@@ -87,9 +88,19 @@ class Graph:
         found = [self._run(np.ascontiguousarray(image)[None]) for image in images]
         scores, maps, *logits = (np.concatenate(part) for part in zip(*found, strict=True))
         return Scores(
-            scores, maps, self.exported.size, probabilities=self.exported.probabilities,
-            logits=logits[0] if logits else None,
+            self._settled(scores), maps, self.exported.size,
+            probabilities=self.exported.probabilities, logits=logits[0] if logits else None,
         )  # fmt: skip
+
+    def _settled(self, scores: np.ndarray) -> np.ndarray:
+        """Return the scores, of which those within a hair of the threshold are the threshold.
+
+        It is the score of an image that set it, which must not be flagged by a last bit.
+        """
+        threshold = np.float32(self.exported.facts.threshold)
+        scale = threshold * (1 - threshold) if self.exported.probabilities else abs(threshold)
+        near = np.abs(scores - threshold) <= max(HAIR * scale, np.spacing(abs(threshold)))
+        return np.where(near, threshold, scores)
 
     def save(self, folder: Path) -> None:
         """Copy the export into an existing folder."""
