@@ -7,22 +7,33 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
+from blackswan.errors import InputError
+
 NETWORK = "network"  # the module of graphs.py, as the exporter names the scopes of its nodes
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def quantised(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
-    """Return a graph whose network computes in 8 bits, in the ranges that images (H, W, 3) have."""
+    """Return a graph whose network computes in 8 bits, in the ranges that images (H, W, 3) have.
+
+    Raises InputError where there is no network.
+    """
+    inside = [node for node in graph.graph.node if _in_network(node)]
+    if not inside:
+        raise InputError(
+            "the detector has no network to compute in 8 bits; export it without --int8"
+        )
     os.environ.setdefault("NNCF_CI", "1")  # nothing is reported to its makers
     import nncf
 
-    outside = [node.name for node in graph.graph.node if not _in_network(node)]
-    kinds = {node.op_type for node in graph.graph.node if _in_network(node)}
+    names = {node.name for node in inside}
+    outside = [node.name for node in graph.graph.node if node.name not in names]
+    has_attention = any(node.op_type == "Softmax" for node in inside)
     return nncf.quantize(
         graph,
         nncf.Dataset([{"images": image[None]} for image in images]),
         ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
-        model_type=nncf.ModelType.TRANSFORMER if "Softmax" in kinds else None,
+        model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
         subset_size=10_000,
     )
 
