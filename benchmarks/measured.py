@@ -56,6 +56,10 @@ RESULTS = {  # result -> where the code that it measured begins
     "deeppcb.json": PIPELINE,
     "defects.json": ["benchmarks/defects.py", "params.yaml"],
     "durations.json": PIPELINE,
+    "export.json": [
+        "benchmarks/export.py",
+        *(f"blackswan/detectors/{name}.py" for name in DETECTORS),
+    ],
     "folds.json": [
         "benchmarks/folds.py",
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),

@@ -1,8 +1,9 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Then `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them by
-MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer
-makes its own words of an interruption.
+Then `export` makes a graph of it that runs without torch, `serve` answers others over HTTP,
+`register`, `endpoint` and `invoke` bring a model to them by MLflow, and `index` and `similar`
+remember defects. Each command calls `explained`, before Typer makes its own words of an
+interruption.
 """
 
 import re
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from blackswan.data.files import kind_of
+from blackswan.data.files import kind_of, state_of
 from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.sources import video
 from blackswan.data.sources.folder import Params as Folders
@@ -26,14 +27,13 @@ from blackswan.data.sources.video import Sampling
 from blackswan.distributed.scoring import spread_with_spark
 from blackswan.errors import InputError, cause, explained
 from blackswan.evaluation import source_check
-from blackswan.evaluation.model import load
+from blackswan.export.runtime import Runtime, is_export, load
 from blackswan.params import PARAMS, Engine, load_section
 from blackswan.reporting.verdicts import (
     Judge,
     Spread,
     list_source,
     open_images,
-    state_of,
     write_verdicts,
 )
 
@@ -73,6 +73,27 @@ def score(
     explained(
         lambda: _score(model, source, out, every_n_seconds, gallery, max_failed_share, engine)
     )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="folder of a model, such as data/detectors/padim")],
+    to: Annotated[Runtime, typer.Option(help="what is to run it")],
+    out: Annotated[Path, typer.Option(help="folder of the export")],
+    int8: Annotated[bool, typer.Option(help="the network in 8 bits, by NNCF")] = False,
+    photos: Annotated[
+        Path | None,
+        typer.Option(help="a source whose photos the graph takes; default: source.path"),
+    ] = None,
+    prepared: Annotated[
+        bool, typer.Option(help="take images alone that are cropped and scaled already")
+    ] = False,
+) -> None:
+    """Make one graph of a detector, from RGB pixels to score and map, and compare the two.
+
+    On all validation images, and on photos from their encoded bytes, they must agree.
+    """
+    explained(lambda: _export(model, to, out, photos, int8=int8, prepared=prepared))
 
 
 @app.command()
@@ -277,6 +298,8 @@ def _score(
     engine: Engine,
 ) -> None:
     judge, files = load(model), _files_to_score(source, out)
+    if engine == "spark" and is_export(model):
+        raise InputError(f"--engine spark scores by torch, and {model} is an export; leave it out")
     if (done := preprocessing_of(files)) is not None:
         judge = judge.for_prepared(done)
     spread = None
@@ -329,6 +352,23 @@ def _write(
     )  # fmt: skip
     failed = f"; {found.failed} failed, see {out / QUARANTINE}" if found.failed else ""
     print(f"{found.anomalous} of {found.images} images flagged; see {out}{failed}")
+
+
+def _export(
+    model: Path, to: Runtime, out: Path, photos: Path | None, *, int8: bool, prepared: bool
+) -> None:
+    if find_spec("onnxscript") is None or (to == "openvino" and find_spec("openvino") is None):
+        raise InputError("an export needs the extra `export`; pip install -e '.[export]'")
+    from blackswan.export import exporting
+
+    found = None
+    if not prepared:
+        source = photos or load_section(SourceParams, "source").path
+        found = exporting.read_photos(source, load(model).facts.preprocessing.bit_depth)
+    done = exporting.export(model, out, to, DATASET, found, int8=int8)
+    for line in exporting.described(done):
+        print(line)
+    print(f"see {out}")
 
 
 def _register(model: Path, name: str, new_test: bool) -> None:

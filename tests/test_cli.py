@@ -72,6 +72,34 @@ def test_bad_input_ends_in_one_sentence(model, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_an_export_gives_the_verdicts_of_its_detector(finished, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    model = "data/detectors/median_residual"
+    process = start(finished.root, "export", model, "--to", "onnx", "--out", tmp_path / "export")
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    lines = printed.splitlines()
+    assert lines[0].startswith("the graph takes photos of ")
+    assert lines[0].endswith(" pixels, or prepared images of 32 x 32 pixels")
+    assert all(line.endswith("verdicts of 0") for line in lines[1:3])
+    found = {}
+    for folder in (finished.root / model, tmp_path / "export"):
+        out = tmp_path / f"{folder.name}_verdicts"
+        process = start(
+            tmp_path, "score", folder, finished.root / "data/raw/clip.avi", "--out", out
+        )
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        found[folder.name] = pd.read_parquet(out / "verdicts.parquet")
+    exact = ["path", "time_s", "p_value", "threshold", "verdict"]
+    assert found["export"][exact].equals(found["median_residual"][exact])
+    assert found["export"].image_score.to_numpy() == pytest.approx(
+        found["median_residual"].image_score.to_numpy(), rel=1e-4
+    )
+
+
 def test_ctrl_c_says_that_the_command_goes_on(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_score", lambda *arguments: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(sys, "argv", ["blackswan", "score", "model", "clip.mp4"])

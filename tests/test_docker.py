@@ -84,7 +84,9 @@ def test_the_steps_of_the_service_image_in_a_clean_environment(tmp_path, exporte
     place = tmp_path / "opt"
     for word, rest in steps("serve.Dockerfile"):
         if word == "RUN":
-            command = rest.replace("/opt/blackswan", str(place)).replace("python -m", sys.executable + " -m")
+            command = rest.replace("/opt/blackswan", str(place)).replace(
+                "python -m", sys.executable + " -m"
+            )
             subprocess.run(command.split(), cwd=ROOT, check=True)
     port = str(free_port())
     command = json.loads(next(rest for word, rest in steps("serve.Dockerfile") if word == "CMD"))

@@ -17,6 +17,7 @@ GROUND, COMMAND_LINE = 0, len(FOLDERS) + 1
 # What an extra brings is imported in its own folder alone.
 EXTRAS = {
     "pyspark": "distributed", "mlflow": "tracking", "openvino": "export", "onnxruntime": "export",
+    "nncf": "export",
     "qdrant_client": "memory", "fastapi": "serving", "prometheus_client": "serving",
 }  # fmt: skip
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "blackswan").rglob("*.py"))

@@ -96,6 +96,15 @@ def tell(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
+def state_of(files: list[Path]) -> str:
+    """Return a hash of the names of files, their sizes and when they changed last."""
+    digest = hashlib.sha256()
+    for file in files:
+        found = file.stat()
+        digest.update(f"{file.name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def counted_folders(names: Iterable[str]) -> str:
     """Return in one line which folders the relative paths `names` lie in, each with its count."""
     counts = Counter(PurePosixPath(name).parent.as_posix() for name in names)

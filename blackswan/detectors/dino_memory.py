@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from blackswan.data.shortages import Shortage, refuse
 from blackswan.detectors.coreset import KNOWN, coreset_size, grown, k_center
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Images, Resources
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     JSON,
@@ -87,20 +87,18 @@ class Detector(PatchDetector[Params]):
         super().__init__(params, weights, tensors, backbone)
         self.references = references  # paths of the images it was fitted on
 
-    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by the mean of the largest patch scores."""
-        # One at a time: how many rows a product has shows in its last bits.
-        patch_scores = torch.cat([self._patch_scores([image]) for image in images])
-        image_scores = top_mean(patch_scores, self.params.top_fraction)
-        size = images[0].shape[:2]
-        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
+    at_once = 1  # how many rows a product has shows in its last bits
 
-    def _patch_scores(self, images: Sequence[np.ndarray]) -> Tensor:
+    def measure(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Score images by the mean of the largest patch scores."""
+        patch_scores = self._patch_scores(layers, grid)
+        return top_mean(patch_scores, self.params.top_fraction), patch_scores
+
+    def _patch_scores(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
         """Return the patch scores (N, h, w), zero outside of the foreground."""
-        grid = finest_grid(self.backbone, images[0].shape)
-        fused = _embed(self.backbone, images, self.params)  # (F, N * h * w, D)
+        fused = _fused(layers, self.backbone, self.params)  # (F, N * h * w, D)
         scores = torch.stack([self._distances(*pair) for pair in enumerate(fused)]).mean(0)
-        scores = scores.view(len(images), *grid)
+        scores = scores.view(-1, *grid)
         if self.params.mask == "pca":
             projection = fused[-1] @ self.tensors["mask_direction"]
             return scores * foreground(projection.view_as(scores), self.tensors["mask_threshold"])
@@ -277,8 +275,12 @@ def _turned_patches(image: np.ndarray, params: Params, backbone: Backbone) -> Te
 
 
 def _embed(backbone: Backbone, images: Sequence[np.ndarray], params: Params) -> Tensor:
+    """Return the patches (F, N * h * w, D) of images, as `_fused` does."""
+    return _fused(backbone.embed(images), backbone, params)
+
+
+def _fused(layers: Sequence[Tensor], backbone: Backbone, params: Params) -> Tensor:
     """Return the patches (F, N * h * w, D), of length 1: of every layer, or of their mean."""
-    layers = backbone.embed(images)
     if params.final_norm and isinstance(backbone.features, Transformer):
         norm = backbone.features.final_norm
         layers = [norm(layer.movedim(1, 3)).movedim(3, 1) for layer in layers]

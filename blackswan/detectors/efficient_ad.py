@@ -181,15 +181,17 @@ class Detector:
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size."""
         _check_shapes([images[0].shape[:2]], self.params.image_size)
-        image_scores, patch_scores = [], []
-        frame = [pdn.border(self.network.teacher.size)] * 4
-        for image in images:  # one by one: neighbours in a batch change no bit
-            combined = self.network.combined_map(self.inputs(image)).cpu()
-            image_scores.append(combined.amax((1, 2)).numpy())
-            # No whole patch lies at the border; 0 there means as normal as nine in ten patches.
-            patch_scores.append(pad(combined, frame).numpy())
-        scores = np.concatenate(image_scores), np.concatenate(patch_scores)
+        # one by one: neighbours in a batch change no bit
+        found = [self.measure(self.inputs(image)) for image in images]
+        scores = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         return Scores(*scores, images[0].shape[:2])
+
+    def measure(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image scores (N,) and patch scores (N, h, w) of normalised images (N, 3, H, W)."""
+        combined = self.network.combined_map(pixels)
+        # No whole patch lies at the border; 0 there means as normal as nine in ten patches.
+        frame = [pdn.border(self.network.teacher.size)] * 4
+        return combined.amax((1, 2)), pad(combined, frame)
 
     def save(self, folder: Path) -> None:
         """Write the tensors, what is needed to read them, and the curve of the training."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from blackswan.data.shortages import Shortage, refuse, too_few
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Images, Resources
 from blackswan.detectors.patches import (
     Odd,
     PatchDetector,
@@ -31,8 +31,8 @@ from blackswan.detectors.patches import (
     top_mean,
 )
 from blackswan.errors import InputError
-from blackswan.networks.devices import device
-from blackswan.networks.embeddings import Moments, count_patches, finest_grid
+from blackswan.networks.devices import device, in_parts
+from blackswan.networks.embeddings import Moments, count_patches, neighborhood_patches
 from blackswan.seeds import generator
 
 FITS_IN_SECONDS = True
@@ -59,24 +59,23 @@ def shortage(images: int, params: Params) -> Shortage | None:
 class Detector(PatchDetector[Params]):
     """Mahalanobis distance of every patch to the nearest Gaussian."""
 
-    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by the mean of the largest patch scores."""
-        grid = finest_grid(self.backbone, images[0].shape)
-        distances = self._distances(embed_patches(self.backbone, images, self.params.neighborhood))
-        patch_scores = distances.view(len(images), *grid)
-        image_scores = top_mean(patch_scores, self.params.top_fraction)
-        size = images[0].shape[:2]
-        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
+    def measure(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Score images by the mean of the largest patch scores."""
+        patches = neighborhood_patches(layers, grid, self.params.neighborhood).flatten(0, 1)
+        patch_scores = self._distances(patches).view(-1, *grid)
+        return top_mean(patch_scores, self.params.top_fraction), patch_scores
 
     def _distances(self, patches: Tensor) -> Tensor:
         """Return the distances (N,) of patches (N, D)."""
         means, whitening = self.tensors["mean"], self.tensors["whitening"]
         near = _nearest(patches, means, min(CANDIDATES, len(means)))
+        if torch.compiler.is_exporting():  # a graph cannot choose: it has all distances, then some
+            every = [_squared(patches, *each) for each in zip(means, whitening, strict=True)]
+            return torch.stack(every, 1).gather(1, near).amin(1).sqrt()
         squared = torch.empty(near.shape, device=near.device)
         for number in near.unique().tolist():
             rows, columns = torch.nonzero(near == number, as_tuple=True)
-            white = (patches[rows] - means[number]) @ whitening[number].T
-            squared[rows, columns] = white.square().sum(1)
+            squared[rows, columns] = _squared(patches[rows], means[number], whitening[number])
         return squared.amin(1).sqrt()
 
 
@@ -151,11 +150,15 @@ def k_means(points: Tensor, components: int, rng: np.random.Generator) -> Tensor
     return centres
 
 
+def _squared(patches: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    return ((patches - mean) @ whitening.T).square().sum(1)
+
+
 def _nearest(points: Tensor, centres: Tensor, count: int = 1) -> Tensor:
     """Return the indices (N, count) of the centres (K, D) that are nearest to points (N, D)."""
     centres = centres.to(device())
     norms, found = centres.square().sum(1), []
-    for part in points.split(BLOCK):
+    for part in in_parts(points, BLOCK):
         product = torch.addmm(norms, part.to(device()), centres.T, alpha=-2)
         found.append(product.topk(count, largest=False).indices.to(points.device))
     return torch.cat(found)

@@ -81,6 +81,8 @@ class Scores:
     @cached_property
     def anomaly_maps(self) -> np.ndarray:
         """Return the maps (N, H, W), float32."""
+        if self.patch_scores.shape[1:] == self.size and self.smoothing == 0 and self.box == 1:
+            return np.asarray(self.patch_scores, np.float32)
         from blackswan.detectors.maps import to_maps
 
         return to_maps(self.patch_scores, self.size, self.smoothing, self.box)

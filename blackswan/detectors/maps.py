@@ -32,7 +32,7 @@ def _enlarge(scores: np.ndarray, size: tuple[int, int], smoothing: float) -> np.
     if scores.shape == size and smoothing == 0:
         return scores
     rows, columns = (
-        _enlarging(patches, pixels, smoothing)
+        enlarging(patches, pixels, smoothing)
         for patches, pixels in zip(scores.shape, size, strict=True)
     )
     # torch.tensor copies: where a matrix lies in memory may change the bits of a product.
@@ -40,7 +40,7 @@ def _enlarge(scores: np.ndarray, size: tuple[int, int], smoothing: float) -> np.
 
 
 @lru_cache(maxsize=16)
-def _enlarging(patches: int, pixels: int, smoothing: float) -> Tensor:
+def enlarging(patches: int, pixels: int, smoothing: float) -> Tensor:
     """Return the matrix (pixels, patches) that interpolates between patch centres and blurs."""
     unit = torch.eye(patches, dtype=torch.float64)[None]
     enlarged = interpolate(unit, size=pixels, mode="linear", align_corners=False)[

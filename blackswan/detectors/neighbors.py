@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from blackswan.networks.devices import rows_at_once
+from blackswan.networks.devices import in_parts, rows_at_once
 
 QUERIES = 1024  # rows of one product; with BANK columns its result stays near the cache
 BANK = 8192
@@ -22,14 +22,15 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     bank = bank.to(queries.device)
     norms = bank.square().sum(1)
     rows = rows_at_once(queries.device, 4 * (BANK + 2 * bank.shape[1]), QUERIES)
-    parts = [_nearest(block, bank, norms, k) for block in queries.split(rows)]
+    parts = [_nearest(block, bank, norms, k) for block in in_parts(queries, rows)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = min(k + SPARE, len(bank))
-    scores = queries.new_empty((len(queries), 0))
-    found = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+    count = queries.shape[0]  # len() would fix the number of a graph
+    scores = queries.new_empty((count, 0))
+    found = torch.empty((count, 0), dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), BANK):
         part = slice(start, start + BANK)
         product = torch.addmm(norms[part], queries, bank[part].T, alpha=-2)  # |b|^2 - 2 q.b
@@ -41,5 +42,8 @@ def _nearest(queries: Tensor, bank: Tensor, norms: Tensor, k: int) -> tuple[Tens
     distances = torch.stack(
         [(queries - bank[column]).square().sum(1) for column in found.T], 1
     ).sqrt()
-    distances, order = distances.sort(dim=1, stable=True)
+    if torch.compiler.is_exporting():  # ONNX has no stable sort, but its TopK is stable
+        distances, order = distances.topk(k, largest=False)
+    else:
+        distances, order = distances.sort(dim=1, stable=True)
     return distances[:, :k], found.gather(1, order)[:, :k]

@@ -18,10 +18,11 @@ import torch
 from pydantic import Field
 from scipy.linalg.lapack import dtrtri
 from torch import Tensor
+from torch.nn.functional import pad
 
 from blackswan.data.files import tell
 from blackswan.data.shortages import Shortage, refuse, too_few
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Images, Resources
 from blackswan.detectors.patches import (
     BATCH,
     PatchDetector,
@@ -33,6 +34,7 @@ from blackswan.detectors.patches import (
     read_detector,
 )
 from blackswan.errors import InputError
+from blackswan.networks.backbones import Backbone
 from blackswan.networks.embeddings import Moments, concatenate, finest_grid
 from blackswan.seeds import generator
 
@@ -60,30 +62,34 @@ def shortage(images: int, params: Params) -> Shortage | None:
 class Detector(PatchDetector[Params]):
     """Mahalanobis distance of every patch to the Gaussian of its position."""
 
-    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by the maximum of the smoothed map."""
-        patch_scores = self._distances(images).cpu().numpy()
-        return Scores.of_peaks(patch_scores, images[0].shape[:2], self.params.smoothing)
+    def __init__(
+        self,
+        params: Params,
+        weights: Path,
+        tensors: dict[str, Tensor],
+        backbone: Backbone | None = None,
+    ) -> None:
+        super().__init__(params, weights, tensors, backbone)
+        self.canvas = tuple(tensors["grid"].tolist())
+        self.selection = _by_layer(self.tensors["selection"], self.backbone.channels)
 
-    def _distances(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Return the Mahalanobis distances (N, h, w)."""
-        grid = finest_grid(self.backbone, images[0].shape)
-        embeddings = _embed(
-            self.backbone.embed(images), grid, self.tensors["selection"]
-        )  # (P, N, D)
+    def measure(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[None, Tensor]:
+        """Score images by the maximum of the smoothed map, patches by Mahalanobis distance."""
+        embeddings = _embed(layers, grid, self.selection)  # (P, N, D)
         mean, whitening = self.tensors["mean"], self.tensors["whitening"]
-        if (canvas := tuple(self.tensors["grid"].tolist())) != grid:
-            inside = _inside(canvas, grid).to(mean.device)
+        if self.canvas != grid:
+            inside = _inside(self.canvas, grid).to(mean.device)
             mean, whitening = mean[inside], whitening[inside]
-        # A product of few rows takes another path and ends in other bits: all have as many.
-        deviations = embeddings.new_zeros(embeddings.shape[0], BATCH, embeddings.shape[2])
-        deviations[:, : len(images)] = embeddings - mean[:, None]
+        deviations, count = embeddings - mean[:, None], embeddings.shape[1]
+        if not torch.compiler.is_exporting():
+            # A product of few rows takes another path and ends in other bits: all have as many.
+            deviations = pad(deviations, (0, 0, 0, BATCH - count))
         if whitening.ndim == 2:  # diagonal
             white = deviations * whitening[:, None]
         else:
             white = deviations @ whitening.mT
         distances = white.square().sum(2).sqrt().T  # (BATCH, P)
-        return distances[: len(images)].reshape(len(images), *grid)
+        return None, distances[:count].reshape(-1, *grid)
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:
@@ -101,6 +107,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
     positions = prod(canvas)
     selection = _selection(params, sum(backbone.channels), features, resources.seed)
     dimensions = selection.shape[-1]
+    chosen = _by_layer(selection.to(backbone.device), backbone.channels)
     full = params.covariance != "diagonal"
     # sums in float64; the factors take their place
     needed = positions * dimensions * (dimensions if full else 1) * 8
@@ -114,7 +121,7 @@ def fit(images: Images, params: Params, resources: Resources) -> Detector:
         for batch in normal_batches(images, "padim"):
             grid = finest_grid(backbone, batch[0].shape)
             inside = None if grid == canvas else _inside(canvas, grid)
-            moments.add(_embed(backbone.embed(batch), grid, selection), inside)
+            moments.add(_embed(backbone.embed(batch), grid, chosen), inside)
     mean, whitening = _gaussians(moments, params.regularization)
     lonely = moments.counts < 2
     if lonely.any():
@@ -163,18 +170,26 @@ def _inside(canvas: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
     return numbers[top : top + grid[0], left : left + grid[1]].flatten()
 
 
-def _embed(layers: Sequence[Tensor], grid: tuple[int, int], selection: Tensor) -> Tensor:
-    """Return the reduced embeddings of every position, (P, N, D)."""
-    selection = selection.to(layers[0].device)
-    if selection.ndim == 1:  # select first: most channels never need to be enlarged
-        first, chosen = 0, []
-        for layer in layers:
-            inside = (selection >= first) & (selection < first + layer.shape[1])
-            chosen.append(layer[:, selection[inside] - first])
-            first += layer.shape[1]
-        layers = chosen
+def _by_layer(selection: Tensor, channels: Sequence[int]) -> Tensor | list[Tensor]:
+    """Return the channels (D,) as those of each layer, or the directions (C, D) as they are."""
+    if selection.ndim == 2:
+        return selection
+    first, chosen = 0, []
+    for count in channels:
+        inside = (selection >= first) & (selection < first + count)
+        chosen.append(selection[inside] - first)
+        first += count
+    return chosen
+
+
+def _embed(
+    layers: Sequence[Tensor], grid: tuple[int, int], selection: Tensor | list[Tensor]
+) -> Tensor:
+    """Return the reduced embeddings of every position, (P, N, D), by what `_by_layer` returned."""
+    if isinstance(selection, list):  # select first: most channels never need to be enlarged
+        layers = [layer[:, kept] for layer, kept in zip(layers, selection, strict=True)]
     embeddings = concatenate(layers, grid, "nearest").flatten(2).permute(2, 0, 1)  # (P, N, C)
-    return embeddings @ selection if selection.ndim == 2 else embeddings.contiguous()
+    return embeddings.contiguous() if isinstance(selection, list) else embeddings @ selection
 
 
 def _gaussians(moments: Moments, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from blackswan.detectors.coreset import (
     k_center,
     random_directions,
 )
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Images, Resources
 from blackswan.detectors.neighbors import nearest
 from blackswan.detectors.patches import (
     BATCH,
@@ -116,24 +116,19 @@ def bank_too_small(patches: int, params: Params) -> Shortage | None:
 class Detector(PatchDetector[Params]):
     """Distance of every patch to its nearest neighbours in the memory bank."""
 
-    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by the mean of the highest patch scores, or by equation 7."""
-        grid = finest_grid(self.backbone, images[0].shape)
-        layers = self.backbone.embed(images)
+    def measure(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Score images by the mean of the highest patch scores, or by equation 7."""
         patches = _embed(layers, grid, self.params.neighborhood, self.tensors.get("directions"))
         distances, found = nearest(
             patches.flatten(0, 1), self.tensors["memory_bank"], self.params.neighbors
         )
-        patch_scores = distances.mean(1).view(len(images), *grid)
-        if self.params.top_fraction is None:
-            closest = found[:, 0].view(len(images), -1)
-            image_scores = self._reweighted(patches, patch_scores.flatten(1), closest)
-        else:
-            image_scores = top_mean(patch_scores, self.params.top_fraction)
-        size = images[0].shape[:2]
-        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
+        patch_scores = distances.mean(1).view(-1, *grid)
+        if self.params.top_fraction is not None:
+            return top_mean(patch_scores, self.params.top_fraction), patch_scores
+        closest = found[:, 0].view(patches.shape[:2])
+        return self._reweighted(patches, patch_scores.flatten(1), closest), patch_scores
 
-    def _reweighted(self, patches: Tensor, patch_scores: Tensor, closest: Tensor) -> np.ndarray:
+    def _reweighted(self, patches: Tensor, patch_scores: Tensor, closest: Tensor) -> Tensor:
         """Return the image scores (N,) of equation 7.
 
         Takes patches (N, P, D), their scores (N, P) and the nearest patch of the bank (N, P).
@@ -141,7 +136,7 @@ class Detector(PatchDetector[Params]):
         highest, position = patch_scores.max(1)
         if self.params.reweighting > 1:
             bank = self.tensors["memory_bank"]
-            rows = torch.arange(len(patches), device=patches.device)
+            rows = torch.arange(patches.shape[0], device=patches.device)
             query = patches[rows, position]  # m_test of equation 6
             neighbor = bank[closest[rows, position]]  # m*
             _, around = nearest(neighbor, bank, self.params.reweighting)  # N_b(m*), m* among them
@@ -149,7 +144,7 @@ class Detector(PatchDetector[Params]):
             distance = (query - neighbor).norm(dim=1)
             # exp(s*) / sum(exp(spread)), without overflow
             highest = highest * (1 - (distance - spread.logsumexp(1)).exp())
-        return highest.cpu().numpy()
+        return highest
 
     @torch.inference_mode()
     def add(self, images: Sequence[np.ndarray]) -> None:

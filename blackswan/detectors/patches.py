@@ -68,12 +68,14 @@ class PatchDetector(ABC, Generic[AnyParams]):
         self.tensors = {name: tensor.to(devices.device()) for name, tensor in tensors.items()}
         self.backbone = backbone or open_backbone(weights, params)
 
+    at_once = BATCH  # images scored together
+
     @torch.inference_mode()
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Score RGB images, uint8 (H, W, 3), all of one size."""
         scores = [
             part
-            for batch in slices(images)
+            for batch in slices(images, self.at_once)
             for part in devices.in_halves(
                 self.score_batch, batch, "lower image_size or what the detector remembers"
             )
@@ -84,9 +86,24 @@ class PatchDetector(ABC, Generic[AnyParams]):
             patch_scores=np.concatenate([each.patch_scores for each in scores]),
         )
 
-    @abstractmethod
     def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
         """Score as many images as fit in memory."""
+        size = images[0].shape[:2]
+        found, patches = self.measure(self.backbone.embed(images), finest_grid(self.backbone, size))
+        patch_scores = patches.cpu().numpy()
+        if found is None:
+            return Scores.of_peaks(patch_scores, size, self.params.smoothing)
+        return Scores(found.cpu().numpy(), patch_scores, size, self.params.smoothing)
+
+    @abstractmethod
+    def measure(
+        self, layers: Sequence[Tensor], grid: tuple[int, int]
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return image scores (N,) and patch scores (N, *grid), given layers (N, C, h, w).
+
+        None instead of the former leaves them to the peaks of the maps. Exported as a graph, too,
+        so that no shape may hang on a value.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the tensors, the params and a copy of the backbone."""
@@ -125,8 +142,8 @@ def normal_batches(images: Images, name: str) -> Iterator[list[np.ndarray]]:
 
 def embed_patches(backbone: Backbone, images: Sequence[np.ndarray], neighborhood: int) -> Tensor:
     """Return the patches (N * P, D), each averaged with its neighbours as PatchCore's are."""
-    layers, grid = backbone.embed(images), finest_grid(backbone, images[0].shape)
-    return neighborhood_patches(layers, grid, neighborhood).flatten(0, 1)
+    grid = finest_grid(backbone, images[0].shape)
+    return neighborhood_patches(backbone.embed(images), grid, neighborhood).flatten(0, 1)
 
 
 def sample_patches(
@@ -142,16 +159,16 @@ def sample_patches(
     return torch.cat(found)
 
 
-def slices(images: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+def slices(images: Sequence[np.ndarray], size: int = BATCH) -> Iterator[Sequence[np.ndarray]]:
     """Cut images to score into batches that fit in memory."""
-    return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def top_mean(patch_scores: Tensor, fraction: float) -> np.ndarray:
+def top_mean(patch_scores: Tensor, fraction: float) -> Tensor:
     """Return the mean (N,) of the largest share of the patch scores (N, h, w) of each image."""
     patch_scores = patch_scores.flatten(1)
     count = max(1, round(patch_scores.shape[1] * fraction))
-    return patch_scores.topk(count).values.mean(1).cpu().numpy()
+    return patch_scores.topk(count).values.mean(1)
 
 
 def check_features(features: int | None, backbone: Backbone, name: str) -> int:

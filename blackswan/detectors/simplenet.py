@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from torch.nn.functional import softplus
 from tqdm import trange
 
 from blackswan.data.shortages import Shortage, too_few
-from blackswan.detectors.interface import Images, Resources, Scores
+from blackswan.detectors.interface import Images, Resources
 from blackswan.detectors.patches import (
     Odd,
     PatchDetector,
@@ -38,7 +37,8 @@ from blackswan.detectors.patches import (
 )
 from blackswan.errors import InputError
 from blackswan.networks.backbones import Backbone
-from blackswan.networks.embeddings import count_patches, finest_grid
+from blackswan.networks.devices import in_parts
+from blackswan.networks.embeddings import count_patches, neighborhood_patches
 from blackswan.networks.training import torch_seed
 from blackswan.seeds import generator
 
@@ -107,16 +107,14 @@ class Detector(PatchDetector[Params]):
             self.head = Head(sum(self.backbone.channels), params).eval()
         self.head.load_state_dict(self.tensors, assign=True)
 
-    def score_batch(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score by the mean of the largest logits."""
-        patches = embed_patches(self.backbone, images, self.params.neighborhood)
+    def measure(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Score images by the mean of the largest logits."""
+        patches = neighborhood_patches(layers, grid, self.params.neighborhood)
         # One image at a time, laid out alike: both show in the last bits of a product.
-        parts = patches.contiguous().chunk(len(images))
-        logits = torch.cat([self.head(part) for part in parts])
-        patch_scores = logits.view(len(images), *finest_grid(self.backbone, images[0].shape))
-        image_scores = top_mean(patch_scores, self.params.top_fraction)
-        size = images[0].shape[:2]
-        return Scores(image_scores, patch_scores.cpu().numpy(), size, self.params.smoothing)
+        parts = in_parts(patches.contiguous(), 1)
+        logits = torch.cat([self.head(part.flatten(0, 1)) for part in parts])
+        patch_scores = logits.view(-1, *grid)
+        return top_mean(patch_scores, self.params.top_fraction), patch_scores
 
 
 def fit(images: Images, params: Params, resources: Resources) -> Detector:

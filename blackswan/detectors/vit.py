@@ -76,7 +76,7 @@ class Input(Section):
         """Return (N, 3, height, width) float32 of RGB images, uint8 (H, W, 3), of one size."""
         size = self.fitted(images[0].shape)
         pixels = to_tensor(images, size, self.mean, self.deviation)
-        return _padded(pixels, self.image_size, 0)
+        return padded(pixels, self.image_size, 0)
 
     def shares(self, mask: np.ndarray) -> torch.Tensor:
         """Return the share of each patch (h, w) that a mask, bool (H, W), covers; -1 in no image.
@@ -85,7 +85,7 @@ class Input(Section):
         """
         marked = torch.from_numpy(mask).float()[None]
         shares = functional.adaptive_avg_pool2d(marked, self.grid(mask.shape))[0]
-        return _padded(shares, self.grid(self.image_size), -1)
+        return padded(shares, self.grid(self.image_size), -1)
 
 
 def check_backbone(weights: Path, image_size: int | Sequence[int], frozen_blocks: int = 0) -> None:
@@ -214,21 +214,25 @@ class Detector:
         device, count = next(self.network.parameters()).device, len(images)
         # A lone image takes another path through the products, with other bits: it goes twice.
         pixels = self.inputs.to_tensor([*images, images[-1]][: max(2, count)])
+        size = images[0].shape[:2]
         outputs = devices.in_halves(
-            lambda part: self.network(part.to(device)), pixels,
+            lambda part: self.measure(part.to(device), size), pixels,
             "train with a smaller train_vit.image_size",
         )  # fmt: skip
-        logits, patch_logits = (
-            torch.cat([output[name] for output in outputs])[:count].cpu()
-            for name in ("logits", "patch_logits")
+        image_scores, patch_scores, logits = (
+            torch.cat(part)[:count].cpu().numpy() for part in zip(*outputs, strict=True)
         )
-        image_scores = logits.softmax(dim=1)[:, 1].numpy()
-        rows, columns = self.inputs.grid(images[0].shape)
-        patch_scores = patch_logits.sigmoid().numpy()[:, :rows, :columns]  # (N, h, w)
-        return Scores(
-            image_scores, patch_scores, images[0].shape[:2], probabilities=True,
-            logits=logits.numpy(),
-        )  # fmt: skip
+        return Scores(image_scores, patch_scores, size, probabilities=True, logits=logits)
+
+    def measure(self, pixels: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+        """Return image scores (N,), patch scores (N, h, w) and logits (N, 2) of images of `size`.
+
+        Takes what `Input.to_tensor` makes of them.
+        """
+        output = self.network(pixels)
+        rows, columns = self.inputs.grid(size)
+        patch_scores = output["patch_logits"].sigmoid()[:, :rows, :columns]
+        return output["logits"].softmax(dim=1)[:, 1], patch_scores, output["logits"]
 
     def save(self, folder: Path) -> None:
         """Write the classifier as transformers does, the patch head and detector.json."""
@@ -238,7 +242,7 @@ class Detector:
         write_json(folder / "detector.json", {"input": self.inputs.model_dump()})
 
 
-def _padded(values: torch.Tensor, size: tuple[int, int], value: float) -> torch.Tensor:
+def padded(values: torch.Tensor, size: tuple[int, int], value: float) -> torch.Tensor:
     """Fill (..., H, W) up to `size`, at the right and below."""
     height, width = (side - filled for side, filled in zip(size, values.shape[-2:], strict=True))
     return functional.pad(values, (0, width, 0, height), value=value) if height + width else values

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
-from pyarrow import ArrowInvalid
 from pydantic import Field
 
 from blackswan.data.batches import of_one_size
@@ -110,6 +108,8 @@ class Model:
 
 def save(folder: Path, fitted: Path, facts: Facts, normal_scores: list[np.ndarray]) -> None:
     """Write a complete model into an existing folder, given the folder of the fitted detector."""
+    import pandas as pd  # an exported model is used without it
+
     shutil.copytree(fitted, folder / FITTED, copy_function=shutil.copyfile)
     number = np.repeat(np.arange(len(normal_scores)), [len(part) for part in normal_scores])
     table = pd.DataFrame({"set": number, "image_score": np.concatenate(normal_scores)})
@@ -120,6 +120,9 @@ def save(folder: Path, fitted: Path, facts: Facts, normal_scores: list[np.ndarra
 
 def load(folder: Path) -> Model:
     """Read what `save` wrote; raises InputError where `folder` is no complete model."""
+    import pandas as pd
+    from pyarrow import ArrowInvalid
+
     missing = [name for name in (FACTS, NORMALS, FITTED) if not (folder / name).exists()]
     if missing:
         raise InputError(

@@ -17,7 +17,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import expit, logit
 
 from blackswan.data.shortages import Shortage, refuse
 from blackswan.errors import InputError
@@ -127,6 +126,8 @@ def threshold_between(normal: float, anomalous_scores: np.ndarray, miss_rate: fl
     midway on the logit scale; a detector that is sure of all it has seen would else flag whatever
     is a hair less sure. Too few anomalies for `miss_rate` leave no room.
     """
+    from scipy.special import expit, logit  # an exported model is used without it
+
     if miss_rate * (len(anomalous_scores) + 1) < 1:
         return normal
     lowest = -conformal_threshold(-np.asarray(anomalous_scores), miss_rate)

@@ -241,9 +241,13 @@ def to_tensor(
         shrink = image.shape[0] > image_size[0] and image.shape[1] > image_size[1]
         method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         cv2.resize(image, image_size[::-1], dst=target, interpolation=method)
-    pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float()  # channels last in memory
+    return normalise(torch.from_numpy(resized), mean, std)
+
+
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return pixels (N, H, W, 3), 0 to 255, as float32 (N, 3, H, W), channels last in memory."""
     scale = torch.tensor(std).view(3, 1, 1) * 255
-    return (pixels - torch.tensor(mean).view(3, 1, 1) * 255) / scale
+    return (pixels.permute(0, 3, 1, 2).float() - torch.tensor(mean).view(3, 1, 1) * 255) / scale
 
 
 class Transformer(nn.Module):

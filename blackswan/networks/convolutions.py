@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from blackswan.networks.devices import in_parts
+
 
 class Convolution(nn.Module):
     """A convolution without bias and its batch norm, of a state dict; padded by half its kernel."""
@@ -47,5 +49,5 @@ def in_turn(run: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tenso
     """
     if images.device.type != "cpu":
         return run(images)
-    rows = [run(image) for image in images.split(1)]
+    rows = [run(image) for image in in_parts(images, 1)]
     return [torch.cat(layer) for layer in zip(*rows, strict=True)]

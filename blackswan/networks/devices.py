@@ -60,6 +60,11 @@ def in_halves(compute: Callable[[Batch], Result], batch: Batch, remedy: str) -> 
     return [result for part in halves for result in in_halves(compute, part, remedy)]
 
 
+def in_parts(rows: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    """Return rows (N, ...) in parts of `size`; whole while they become a graph, of any N."""
+    return [rows] if torch.compiler.is_exporting() else rows.split(size)
+
+
 def rows_at_once(where: torch.device, row_bytes: int, rows: int) -> int:
     """Return how many rows to compute at once: `rows` on a CPU, on a GPU what its memory holds.
 

@@ -4,7 +4,6 @@ Finished parts lie in `.parts` until the end; a run that was killed goes on afte
 so that each image is scored once and memory does not grow with their number.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -129,15 +128,6 @@ def open_images(
 
 def _name(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix()
-
-
-def state_of(files: list[Path]) -> str:
-    """Return a hash of the names of files, their sizes and when they changed last."""
-    digest = hashlib.sha256()
-    for file in files:
-        found = file.stat()
-        digest.update(f"{file.name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def write_verdicts(

@@ -1,7 +1,6 @@
 """One number for whoever looks at an image: 0 to 1, where 0.5 is the threshold."""
 
 import numpy as np
-from scipy.special import expit, logit
 
 from blackswan.evaluation.model import Model, Verdicts
 
@@ -22,13 +21,17 @@ def confidences(model: Model, found: Verdicts) -> np.ndarray:
     scores, threshold = found.image_scores.astype(np.float64), found.threshold
     if found.probabilities:
         least = 1 - NEAREST_ONE
-        distance = logit(np.clip(scores, least, NEAREST_ONE)) - logit(
+        distance = _logit(np.clip(scores, least, NEAREST_ONE)) - _logit(
             np.clip(threshold, least, NEAREST_ONE)
         )
     else:
         spread = threshold - float(np.median(model.normal_scores[0]))
         spread = max(spread, float(np.spacing(np.float32(max(1.0, abs(threshold))))))
-        distance = (scores - threshold) / spread * -logit(TYPICAL)
+        distance = (scores - threshold) / spread * -_logit(np.float64(TYPICAL))
     above = np.nextafter(0.5, 1)
-    sure = expit(distance)
+    sure = np.exp(-np.logaddexp(0, -distance))
     return np.where(found.flagged, np.maximum(sure, above), np.minimum(sure, 0.5))
+
+
+def _logit(shares: np.ndarray) -> np.ndarray:
+    return np.log(shares) - np.log1p(-shares)

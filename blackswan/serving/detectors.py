@@ -13,10 +13,10 @@ from typing import Protocol
 
 import yaml
 
+from blackswan.data.files import state_of
 from blackswan.errors import InputError, cause, shown
-from blackswan.evaluation.model import Model, load
-from blackswan.reporting.verdicts import state_of
-from blackswan.tracking import registry
+from blackswan.evaluation.model import Model
+from blackswan.export.runtime import load
 from blackswan.tracking.runs import dvc_hash
 
 MLFLOW = ("models:/", "runs:/")
@@ -165,11 +165,15 @@ class Registered:
 
     def stamp(self) -> str:
         """Return the version that the URI names now."""
+        from blackswan.tracking import registry  # pandas and more, which no folder needs
+
         return registry.version_of(self.name)
 
     @contextmanager
     def fetched(self) -> Iterator[tuple[Path, str | None]]:
         """Yield a copy whose files are those of its manifest."""
+        from blackswan.tracking import registry
+
         version = registry.version_of(self.name)
         with registry.fetched(self.name) as folder:
             yield folder, version

@@ -9,10 +9,10 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -24,6 +24,9 @@ from blackswan.serving.limits import Limits
 from blackswan.serving.problems import Refused
 from blackswan.serving.scorer import Upload
 from blackswan.tracking.contract import Params, allowed, checked, from_base64, sources
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")  # of MLflow
@@ -166,7 +169,13 @@ def read_file(path: Path, name: str, most: int) -> io.BytesIO:
         raise InputError(f"{name} cannot be read ({why}); check the file") from None
 
 
-def _table(form: str, rows: Any) -> pd.DataFrame:  # noqa: ANN401 - whatever was sent
+def _table(form: str, rows: Any) -> "pd.DataFrame":  # noqa: ANN401 - whatever was sent
+    if not find_spec("pandas"):
+        raise InputError(
+            f"{form} needs pandas, which this server does not have; send files or `images`"
+        )
+    import pandas as pd
+
     try:
         if form == "dataframe_split":
             return pd.DataFrame(rows["data"], columns=rows["columns"], dtype=object)

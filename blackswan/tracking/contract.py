@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, ValidationError
 
 from blackswan.data.decoding import decode_turned
@@ -26,6 +25,9 @@ from blackswan.evaluation.model import Model, Verdicts
 from blackswan.evaluation.regions import find_regions
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INPUTS = ("image", "path")
 OUTPUTS = (
@@ -50,14 +52,16 @@ class Params(Section):
 
 
 def answer(
-    model: Model, rows: pd.DataFrame, params: Mapping[str, Any] | None = None
-) -> pd.DataFrame:
+    model: Model, rows: "pd.DataFrame", params: Mapping[str, Any] | None = None
+) -> "pd.DataFrame":
     """Return a line of OUTPUTS for every line of `rows`, in their order; what is not asked is None.
 
     `logit_*` and `anomaly_score`, which is P(anomalous), are of models that have them. A region has
     left, top, width, height, in pixels of the image as the detector saw it (`height`, `width`), and
     the peak of the map in it. Raises InputError, which names the row, and answers nothing.
     """
+    import pandas as pd  # a server without MLflow's forms needs it not
+
     asked = checked(params or {}, Params)
     bit_depth = model.facts.preprocessing.bit_depth
     images = (decode_turned(source, name, bit_depth)[0] for source, name in sources(rows))
@@ -94,9 +98,9 @@ def checked(given: Mapping[str, Any], kind: type[AnyParams]) -> AnyParams:
         ) from None
 
 
-def sources(rows: pd.DataFrame) -> Iterator[tuple[io.BytesIO | Path, str]]:
+def sources(rows: "pd.DataFrame") -> Iterator[tuple[io.BytesIO | Path, str]]:
     """Yield the image file of every row, undecoded, and what a message calls it."""
-    if not isinstance(rows, pd.DataFrame) or not {*INPUTS} & {*rows.columns} or not len(rows):
+    if not hasattr(rows, "columns") or not {*INPUTS} & {*rows.columns} or not len(rows):
         raise InputError(
             'the request holds no image; send rows such as {"image": "<base64 of a file>"} or '
             '{"path": "/Volumes/..."}'

@@ -6,22 +6,24 @@ and model. A run is written when its stage is done, so one that fails or is kill
 runs of one `dvc repro` have one parent.
 """
 
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import psutil
 from pydantic import BaseModel
 
 from blackswan.errors import InputError, cause
+
+if TYPE_CHECKING:
+    import psutil
 
 STORE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # a path on Databricks, such as /Shared/blackswan
@@ -135,14 +137,12 @@ class Tracker:
 
 def dvc_hash(path: Path) -> str:
     """Return the MD5 that DVC knows a file or a folder by; that of a folder ends in .dir."""
-    from dvc_data.hashfile.build import build
-    from dvc_data.hashfile.db import HashFileDB
-    from dvc_objects.fs.local import LocalFileSystem
-
-    files = LocalFileSystem()
-    with tempfile.TemporaryDirectory() as folder:
-        _, _, found = build(HashFileDB(files, folder), str(path), files, "md5", dry_run=True)
-    return str(found.hash_info.value)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listed = [{"md5": dvc_hash(path / name), "relpath": name} for name in names]
+    return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -188,8 +188,10 @@ def open_store() -> tuple[Any, str]:
     return client, str(identity)
 
 
-def _dvc_process() -> psutil.Process | None:
+def _dvc_process() -> "psutil.Process | None":
     """Return the `dvc` that runs this stage, if one does."""
+    import psutil
+
     if "DVC_STAGE" not in os.environ:
         return None
     for process in psutil.Process().parents():
@@ -230,6 +232,8 @@ def _points(curves: Path | None) -> Iterator[tuple[str, float, int]]:
     """Yield name, value and step of every point of a CSV of curves."""
     if curves is None or not curves.exists():
         return
+    import pandas as pd  # a server without MLflow needs neither
+
     table = pd.read_csv(curves, index_col=0)
     for name in table:
         for step, value in table[name].dropna().items():

@@ -105,7 +105,7 @@ def test_memory_scores_are_cosine_distances(images, painted, resources):
     references = references_of(detector, images)
     bank = np.concatenate([embed(image) for image in references])
     expected = cdist(embed(painted), bank, "cosine").min(1)
-    scores = detector._patch_scores([painted]).flatten().numpy()
+    scores = detector.score_batch([painted]).patch_scores.flatten()
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     top = dino_memory.fit(images, settings(references=2, top_fraction=0.05), resources)
     assert top.score([painted]).image_scores[0] == pytest.approx(
@@ -129,7 +129,7 @@ def test_a_bank_a_layer_scores_the_mean_of_their_distances(images, painted, reso
         distances.append(cdist(embed(painted), bank, "cosine").min(1))
         unit = bank / np.linalg.norm(bank, axis=1, keepdims=True)
         np.testing.assert_allclose(detector.tensors["memory_bank"][number], unit, atol=1e-6)
-    found = detector._patch_scores([painted]).flatten().numpy()
+    found = detector.score_batch([painted]).patch_scores.flatten()
     np.testing.assert_allclose(found, np.mean(distances, 0), atol=1e-6)
     assert np.abs(found - distances[1]).max() > 1e-3
 
@@ -175,7 +175,7 @@ def test_subspace_scores_are_residuals_of_a_pca(images, painted, resources):
     residual = (queries - centre) - (queries - centre) @ kept.T @ kept
     assert detector.tensors["residual_directions_0"].shape == (24, 24 - len(kept))
     np.testing.assert_allclose(
-        detector._patch_scores([painted]).flatten().numpy(), (residual**2).sum(1), atol=1e-6
+        detector.score_batch([painted]).patch_scores.flatten(), (residual**2).sum(1), atol=1e-6
     )
     assert "memory_bank" not in detector.tensors
 
@@ -240,9 +240,9 @@ def test_background_scores_zero_with_a_mask(resources):
     fitted = Pictures(draw() for _ in range(4))
     masked = dino_memory.fit(fitted, settings(mask="pca", smoothing=0), resources)
     whole = dino_memory.fit(fitted, settings(smoothing=0), resources)
-    assert masked._patch_scores([stained])[0, 0, 0] == 0
-    assert whole._patch_scores([stained])[0, 0, 0] > 0
-    assert (masked._patch_scores([stained])[0, 3:5, 3:5] > 0).all()
+    assert masked.score_batch([stained]).patch_scores[0, 0, 0] == 0
+    assert whole.score_batch([stained]).patch_scores[0, 0, 0] > 0
+    assert (masked.score_batch([stained]).patch_scores[0, 3:5, 3:5] > 0).all()
 
 
 def test_equal_images_are_enough(images, painted, resources):

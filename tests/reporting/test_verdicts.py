@@ -6,6 +6,7 @@ import pytest
 from conftest import draw_clip, make_model
 from PIL import Image
 
+from blackswan.data.files import state_of
 from blackswan.data.images import write_png
 from blackswan.data.sources.video import Sampling
 from blackswan.detectors.interface import Scores
@@ -16,7 +17,6 @@ from blackswan.reporting.verdicts import (
     Summary,
     list_source,
     open_images,
-    state_of,
     write_verdicts,
 )
 
