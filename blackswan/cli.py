@@ -193,8 +193,8 @@ def watch(
     explained(lambda: _watch(source, detector, camera, out, rule, every_n_seconds, ignore, webhook))
 
 
-@decisions_app.command()
-def export(
+@decisions_app.command("export")
+def export_decisions(
     decisions: Annotated[Path, typer.Argument(help="folder that `blackswan serve` keeps them in")],
     out: Annotated[Path, typer.Option(help="what `label` reads")] = Path("data/corrections.csv"),
     add_images: Annotated[
@@ -202,7 +202,7 @@ def export(
     ] = False,
 ) -> None:
     """Write what people decided as corrections, from which the next `dvc repro` learns."""
-    explained(lambda: _export(decisions, out, add_images))
+    explained(lambda: _export_decisions(decisions, out, add_images))
 
 
 @app.command()
@@ -450,7 +450,7 @@ def _watch(
     ))  # fmt: skip
 
 
-def _export(decisions: Path, out: Path, add_images: bool) -> None:
+def _export_decisions(decisions: Path, out: Path, add_images: bool) -> None:
     from blackswan.serving.exporting import export
 
     source = load_section(SourceParams, "source").path

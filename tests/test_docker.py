@@ -2,16 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
-import time
-from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 import yaml
 from conftest import ROOT
-from servers import free_port
 
 DOCKER = ROOT / "docker"
 IMAGES = ("train.Dockerfile", "serve.Dockerfile")
@@ -76,33 +70,3 @@ def test_the_clouds_refer_to_secrets_and_hold_none():
     declared = set(re.findall(r"^(?:param|resource) (\w+)", code, flags=re.M))
     used = {name for name in declared if len(re.findall(rf"\b{name}\b", code)) > 1}
     assert declared - used == {"app"} - used
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_steps_of_the_service_image_in_a_clean_environment(tmp_path, exported):
-    place = tmp_path / "opt"
-    for word, rest in steps("serve.Dockerfile"):
-        if word == "RUN":
-            command = rest.replace("/opt/blackswan", str(place)).replace(
-                "python -m", sys.executable + " -m"
-            )
-            subprocess.run(command.split(), cwd=ROOT, check=True)
-    port = str(free_port())
-    command = json.loads(next(rest for word, rest in steps("serve.Dockerfile") if word == "CMD"))
-    command = [place / "bin/python", "-P", *command[1:-4], *command[-4:]]
-    changed = {"/detector": str(exported), "0.0.0.0": "127.0.0.1", "8000": port}
-    process = subprocess.Popen([changed.get(word, word) for word in command], cwd=tmp_path)
-    try:
-        for _ in range(300):
-            try:
-                ready = urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).status
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
-        assert ready == 200
-    finally:
-        process.terminate()
-        process.wait()
-    assert not list(Path(place).rglob("torch"))

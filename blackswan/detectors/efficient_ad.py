@@ -183,8 +183,10 @@ class Detector:
         _check_shapes([images[0].shape[:2]], self.params.image_size)
         # one by one: neighbours in a batch change no bit
         found = [self.measure(self.inputs(image)) for image in images]
-        scores = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
-        return Scores(*scores, images[0].shape[:2])
+        image_scores, patch_scores = (
+            torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)
+        )
+        return Scores(image_scores, patch_scores, images[0].shape[:2])
 
     def measure(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return image scores (N,) and patch scores (N, h, w) of normalised images (N, 3, H, W)."""

@@ -62,4 +62,4 @@ def _peak(scores: Scores, _: np.ndarray) -> np.ndarray:
 
 def _mean_of_highest(scores: Scores, counts: np.ndarray, fraction: float) -> np.ndarray:
     kept = torch.from_numpy(np.asarray(scores.patch_scores[:, counts], np.float32))
-    return top_mean(kept[:, None], fraction)
+    return top_mean(kept[:, None], fraction).numpy()

@@ -30,12 +30,10 @@ from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.guard import App, Guard
 from blackswan.serving.limits import Limits
-from blackswan.serving.live import Live
 from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
-from blackswan.serving.review import Review
 from blackswan.serving.routes import PIXEL, PROBLEMS, described, route
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
@@ -74,10 +72,16 @@ class Service:
         self._add_errors(inner)
         self._add_routes(inner)
         add_page(inner, lambda: self.scorer.current, pipeline)
-        self.review = Review(self, decisions) if decisions else None
-        if self.review:
+        # What a server of an export does not keep needs packages that it does not have.
+        self.review = None
+        if decisions:
+            from blackswan.serving.review import Review
+
+            self.review = Review(self, decisions)
             self.review.add_routes(inner)
         if streams:
+            from blackswan.serving.live import Live
+
             Live(streams, self.apart).add_routes(inner)
         self.openapi = inner.openapi
         self.app: App = Guard(inner, self.limits, key, self.metrics.request)

@@ -12,7 +12,6 @@ from blackswan.data.images import encode_png
 from blackswan.data.sources.video import SUFFIXES, Sampling, iterate_frames
 from blackswan.errors import InputError, shown
 
-EVERY = 0.5  # seconds between frames
 MOST = 600  # frames of a clip
 
 

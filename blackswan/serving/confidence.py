@@ -27,11 +27,11 @@ def confidences(model: Model, found: Verdicts) -> np.ndarray:
     else:
         spread = threshold - float(np.median(model.normal_scores[0]))
         spread = max(spread, float(np.spacing(np.float32(max(1.0, abs(threshold))))))
-        distance = (scores - threshold) / spread * -_logit(np.float64(TYPICAL))
+        distance = (scores - threshold) / spread * -_logit(TYPICAL)
     above = np.nextafter(0.5, 1)
     sure = np.exp(-np.logaddexp(0, -distance))
     return np.where(found.flagged, np.maximum(sure, above), np.minimum(sure, 0.5))
 
 
-def _logit(shares: np.ndarray) -> np.ndarray:
-    return np.log(shares) - np.log1p(-shares)
+def _logit(shares: np.ndarray | float) -> np.ndarray:
+    return np.asarray(np.log(shares) - np.log1p(-np.asarray(shares)))

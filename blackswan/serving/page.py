@@ -6,12 +6,12 @@ What may run on it is what lies in page_files; a policy says so to the browser.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
-from blackswan.serving import clips
 from blackswan.serving.detectors import Loaded
 from blackswan.serving.pipeline import Evaluation, Pipeline
 from blackswan.serving.problems import problem
@@ -72,8 +72,12 @@ def add_page(app: FastAPI, current: Callable[[], Loaded], pipeline: Pipeline | N
         return Picture(content, headers={"Cache-Control": "private, max-age=60"})
 
     @app.post("/v1/frames", openapi_extra=CLIP, response_class=Frames)
-    async def frames(request: Request, every: float = clips.EVERY) -> Response:
-        """Cut a clip, which is the body, into frames: a line of JSON each, as it is decoded."""
+    async def frames(request: Request, every: float = 0.5) -> Response:
+        """Cut a clip, which is the body, into a frame every so many seconds: lines of JSON."""
+        if find_spec("av") is None:
+            return problem(415, "this installation reads no clips; send images, or install PyAV")
+        from blackswan.serving import clips  # a server of an export decodes images alone
+
         name = request.headers.get("x-file-name", "clip")
         begun = await asyncio.to_thread(clips.begin, await request.body(), name, every)
         return Frames(begun)

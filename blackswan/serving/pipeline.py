@@ -1,16 +1,20 @@
-"""What the pipeline wrote beside a detector: its scores on the test images, and the report."""
+"""What the pipeline wrote beside a detector: its scores on the test images, and the report.
+
+A server of an export has neither, nor the packages that read them: these are imported where needed.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from blackswan.data.dataset import Split
 from blackswan.errors import InputError, cause
 from blackswan.serving.detectors import Folder, Loaded, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class JudgedImage(BaseModel):
@@ -63,11 +67,15 @@ class Pipeline:
         table = self._table()
         if not 0 <= number < len(table):
             return None
+        from blackswan.data.dataset import Split
+
         test = Split(self.dataset, "test")
         (found,) = np.flatnonzero(test.facts.path == table.path[number])
         return test[int(found)].image
 
-    def _table(self) -> pd.DataFrame:
+    def _table(self) -> "pd.DataFrame":
+        import pyarrow.parquet as pq
+
         try:
             return pq.read_table(self.scores / "scores.parquet").to_pandas()
         except (OSError, ValueError) as error:

@@ -12,7 +12,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blackswan.errors import InputError
 from blackswan.serving.app import Service
-from blackswan.serving.bank import latest
 from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Source, load_detector
 from blackswan.serving.guard import KEY
@@ -47,6 +46,8 @@ def serve(
     kept = Decisions(decisions) if decisions else None
     loaded = load_detector(source)
     if decisions:
+        from blackswan.serving.bank import latest  # needs torch
+
         loaded = latest(loaded, decisions)
     service = Service(
         loaded,
