@@ -182,8 +182,10 @@ class Routes:
             )
         try:
             done = await self._apart(partial(self._add, judged, regions[-1], given, name))
-        except UnavailableError as error:
-            raise Refused(503, str(error), 5) from None
+        except InputError as error:
+            if isinstance(error, UnavailableError):
+                raise Refused(503, str(error), 5) from None
+            raise
         return _json(done, judged)
 
     def _add(self, judged: Judged, region: Region, given: Confirmed, name: str) -> Remembered:
