@@ -375,8 +375,13 @@ def test_params_are_written_as_dvc_rewrites_them(tmp_path):
 
 
 def test_every_script_is_a_stage_of_its_name(pipeline):
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = {
+        name: stage
+        for file in (ROOT / "dvc.yaml", ROOT / "drift/dvc.yaml")
+        for name, stage in yaml.safe_load(file.read_text())["stages"].items()
+    }
     assert declared.pop("evaluate_reference")["do"] == declared["evaluate_detector"]["do"]
+    assert declared.pop("simulate_drift_reference")["do"] == declared["simulate_drift"]["do"]
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
     assert scripts == set(declared)
     for name, stage in declared.items():
