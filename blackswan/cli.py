@@ -1,8 +1,8 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
 Then `recalibrate` follows a camera that drifts, `serve` answers others over HTTP, and `register`,
-`endpoint` and `invoke` bring a model to them by MLflow. Each command calls `explained`, before Typer
-makes its own words of an interruption.
+`endpoint` and `invoke` bring a model to them by MLflow. Each command calls `explained`, before
+Typer makes its own words of an interruption.
 """
 
 import shutil
