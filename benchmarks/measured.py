@@ -54,6 +54,11 @@ RESULTS = {  # result -> where the code that it measured begins
     ],
     "cookies.json": PIPELINE,
     "deeppcb.json": PIPELINE,
+    "drift.json": [
+        "benchmarks/drift.py",
+        *(f"blackswan/detectors/{name}.py" for name in ("padim", "patchcore")),
+        "params.yaml",
+    ],
     "durations.json": PIPELINE,
     "folds.json": [
         "benchmarks/folds.py",
