@@ -4,8 +4,8 @@
 
 Normal images of three sources are dealt at random: some fit PaDiM, the others are the pool. Half
 of the pool, drawn anew each time, are the held-out images; the other half, drifted or not, is a
-window, and 50 draws from it, with replacement, a stream. As they are dealt at random, frames of the
-clip are exchangeable here, which those of a camera are not. The level of a window test is 0.05, and the
+window, and 50 draws from it, with replacement, a stream. Frames of the clip, dealt at random, are
+exchangeable here, which those of a camera are not. The level of a window test is 0.05, and the
 CUSUM may report once in 1,000 images. Then detectors on screws, whose threshold is set anew by 50
 drifted normal images, or whose scores are moved by the median of the first 20. The sources besides
 the sample clip lie in ../shared/data.

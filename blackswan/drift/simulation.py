@@ -5,7 +5,7 @@ Beside the steps, in which all images drift by one severity, there is a ramp: th
 stream, in order of time, that drifts evenly from nothing to the highest severity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,12 @@ def draw(split: Split, most: int | None) -> Sample:
 
 
 def simulate(
-    detector: Detector, sample: Sample, *, seed: int, batch_size: int
+    detector: Detector,
+    sample: Sample,
+    *,
+    seed: int,
+    batch_size: int,
+    names: Sequence[str] = NAMES,
 ) -> Iterator[tuple[pd.DataFrame, dict[str, float]]]:
     """Yield the scores of every drift and severity, and the pixel metrics of that step.
 
@@ -79,8 +84,8 @@ def simulate(
     drifted is scored once, and called `none`.
     """
     still = np.zeros(len(sample.images))
-    yield _score(detector, sample, NAMES[0], still, seed, batch_size, drift="none")
-    for name in NAMES:
+    yield _score(detector, sample, names[0], still, seed, batch_size, drift="none")
+    for name in names:
         for severity in SEVERITIES[1:]:
             yield _score(detector, sample, name, still + severity, seed, batch_size)
         stream = sample.normal

@@ -7,12 +7,13 @@ import pytest
 from blackswan.data.dataset import Row, Split, write_shards
 from blackswan.data.images import encode_png
 from blackswan.detectors.interface import Scores
-from blackswan.drift.corruptions import AMOUNTS, NAMES
+from blackswan.drift.corruptions import AMOUNTS
 from blackswan.drift.pictures import drift_panels
 from blackswan.drift.simulation import RAMP, STEP, Sample, draw, simulate, table_of
 from blackswan.errors import InputError
 
 PLACE = slice(4, 8)
+DRIFTS = ("brightness", "contrast", "shift")
 
 
 class Brightest:
@@ -45,7 +46,7 @@ def sample():
 
 
 def tabulated(sample, threshold=109.5):
-    found = list(simulate(Brightest(), sample, seed=0, batch_size=5))
+    found = list(simulate(Brightest(), sample, seed=0, batch_size=5, names=DRIFTS))
     scores = pd.concat([part for part, _ in found], ignore_index=True)
     pixels = [
         {"drift": part.drift[0], "severity": part.severity[0], **metrics} for part, metrics in found
@@ -66,7 +67,7 @@ def test_the_promise_breaks_where_normal_images_pass_the_threshold(sample):
     assert table[table.drift == "contrast"].breaks_at.isna().all()
     none = scores[scores.drift == "none"]
     assert none.severity.tolist() == [0] * 16
-    assert len(scores) == 16 * (1 + 5 * len(NAMES)) + 12 * len(NAMES)
+    assert len(scores) == 16 * (1 + 5 * len(DRIFTS)) + 12 * len(DRIFTS)
     assert drift_panels("drawn", table).axes
 
 
