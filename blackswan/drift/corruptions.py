@@ -43,7 +43,17 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "smear": (0.15, 0.3, 0.5, 0.7, 0.9),  # opacity
 }
 NAMES = tuple(AMOUNTS)
-MOVING = ("shift", "rotation", "zoom")  # masks move along
+FAMILIES = {
+    "light": (
+        "brightness", "contrast", "exposure", "gamma", "colour_temperature",
+        "illumination_gradient",
+    ),
+    "sharpness": ("defocus", "motion_blur", "pixelation"),
+    "sensor and file": ("sensor_noise", "salt_and_pepper", "jpeg"),
+    "lens": ("dust", "smear"),
+    "place": ("shift", "rotation", "zoom"),
+}  # fmt: skip
+MOVING = FAMILIES["place"]  # masks move along
 
 
 def amount_of(name: str, severity: float) -> float:

@@ -105,3 +105,9 @@ def test_amounts_run_evenly_between_severities():
 def test_an_unknown_drift_or_severity_is_named(image, name, severity, message):
     with pytest.raises(InputError, match=message):
         corrupt(image, name, severity, seed=0)
+
+
+def test_each_drift_is_of_one_family():
+    assert sorted(name for names in corruptions.FAMILIES.values() for name in names) == sorted(
+        NAMES
+    )
