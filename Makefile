@@ -20,7 +20,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow bench stale lint push pull readme azurite azurite-stop mlflow cloud serve clean
+.PHONY: help repro test test-slow drift bench stale lint push pull readme azurite azurite-stop mlflow cloud serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: $(VENV)/.test ## run the tests on all cores, a few minutes
 
 test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
 	python -m pytest $(CORES) --dist loadgroup -m slow --timeout 900
+
+drift: $(VENV)/.core ## let the test images drift: metrics/drift, a table and a picture a detector
+	@python tools/lock.py
+	dvc repro drift/dvc.yaml
 
 bench: $(VENV)/.core ## compare speed and memory with ffmpeg and a bare torch loop, 5 minutes
 	dvc repro --quiet fetch_sample fetch_weights

@@ -55,6 +55,11 @@ RESULTS = {  # result -> where the code that it measured begins
     "cookies.json": PIPELINE,
     "deeppcb.json": PIPELINE,
     "defects.json": ["benchmarks/defects.py", "params.yaml"],
+    "drift.json": [
+        "benchmarks/drift.py",
+        *(f"blackswan/detectors/{name}.py" for name in ("padim", "patchcore")),
+        "params.yaml",
+    ],
     "durations.json": PIPELINE,
     "export.json": [
         "benchmarks/export.py",

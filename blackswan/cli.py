@@ -1,9 +1,9 @@
 """The command line: `blackswan check SOURCE` before a run, `blackswan score MODEL SOURCE` after it.
 
-Then `export` makes a graph of it that runs without torch, `serve` answers others over HTTP,
-`register`, `endpoint` and `invoke` bring a model to them by MLflow, and `index` and `similar`
-remember defects. Each command calls `explained`, before Typer makes its own words of an
-interruption.
+Then `export` makes a graph of it that runs without torch, `recalibrate` follows a camera that
+drifts, `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them
+by MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer
+makes its own words of an interruption.
 """
 
 import re
@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from blackswan.data.files import kind_of, state_of
@@ -40,6 +42,7 @@ from blackswan.reporting.verdicts import (
 MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 FRAMES = Path("data/frames")
+DRIFTS = Path("data/drift")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -94,6 +97,25 @@ def export(
     On all validation images, and on photos from their encoded bytes, they must agree.
     """
     explained(lambda: _export(model, to, out, photos, int8=int8, prepared=prepared))
+
+
+@app.command()
+def recalibrate(
+    detector: Annotated[
+        Path, typer.Argument(help="folder of a model, such as data/detectors/padim")
+    ],
+    normals: Annotated[
+        Path, typer.Option(help="photos, a video or a table, found to be normal by a person")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="new folder of the model; default: NAME-2, NAME-3, ...")
+    ] = None,
+) -> None:
+    """Set threshold, p-values and colours anew from normal images, without a fit.
+
+    The old folder stays. After `make drift`, false alarms and recall before and after are shown.
+    """
+    explained(lambda: _recalibrate(detector, normals, out))
 
 
 @app.command()
@@ -369,6 +391,28 @@ def _export(
     for line in exporting.described(done):
         print(line)
     print(f"see {out}")
+
+
+def _recalibrate(detector: Path, normals: Path, out: Path | None) -> None:
+    from blackswan.drift import recalibration
+    from blackswan.drift.confirmed import score_normals
+
+    model = load(detector)
+    found = score_normals(model, normals)
+    new = recalibration.recalibrated(model, found)
+    versions = (detector.with_name(f"{detector.name}-{number}") for number in count(2))
+    out = out or next(folder for folder in versions if not folder.exists())
+    recalibration.write(out, detector, new, found)
+    before, after = model.facts.threshold, new.facts.threshold
+    flagged = int((found.image_scores > before).sum())
+    print(f"{flagged} of {len(found.image_scores)} normal images were flagged before")
+    print(f"threshold {before:g} before, {after:g} after; see {out}")
+    scores = DRIFTS / f"{model.facts.detector}.parquet"
+    if scores.exists():
+        table = recalibration.drift_rates(pd.read_parquet(scores), before, after)
+        print(table.to_string(index=False, float_format="%.2f"))
+    else:
+        print("`make drift` adds false alarms and recall before and after, on simulated drifts")
 
 
 def _register(model: Path, name: str, new_test: bool) -> None:

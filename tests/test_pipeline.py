@@ -137,6 +137,15 @@ def text_of(stage):
     return (ROOT / stage.script).read_text()
 
 
+def declared_stages():
+    """Return the stages of both files as they are written."""
+    return {
+        name: stage
+        for file in ("dvc.yaml", "drift/dvc.yaml")
+        for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items()
+    }
+
+
 def find(pipeline, name):
     return next(stage for stage in pipeline if stage.name == name)
 
@@ -247,7 +256,7 @@ def test_the_backbone_of_every_detector_is_fetched():
 
 
 def test_no_param_is_written_into_a_command():
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+    for name, stage in declared_stages().items():
         assert "${" not in stage.get("do", stage)["cmd"], name
 
 
@@ -375,8 +384,9 @@ def test_params_are_written_as_dvc_rewrites_them(tmp_path):
 
 
 def test_every_script_is_a_stage_of_its_name(pipeline):
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = declared_stages()
     assert declared.pop("evaluate_reference")["do"] == declared["evaluate_detector"]["do"]
+    assert declared.pop("simulate_drift_reference")["do"] == declared["simulate_drift"]["do"]
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")}
     assert scripts == set(declared)
     for name, stage in declared.items():

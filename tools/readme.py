@@ -5,6 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
+from blackswan.drift.corruptions import FAMILIES
+from blackswan.drift.simulation import STEP
 from blackswan.errors import InputError, explained
 from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 
@@ -13,6 +17,8 @@ SUMMARY = Path("metrics/summary.json")
 PHOTOS = Path("benchmarks/photos.json")
 WRITTEN_BY = {SUMMARY: "dvc repro compare", PHOTOS: "python benchmarks/durations.py"}
 DURATIONS = Path("benchmarks/durations.json")
+DRIFTS, SHOWN = Path("metrics/drift"), 3  # the severity of the table
+RATES = ("image_auroc", "false_positive_rate", "recall")
 
 
 def leaderboard(summary: Path) -> str:
@@ -49,10 +55,35 @@ def durations() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
+def robustness() -> str:
+    """Return image AUROC, false alarms and recall by kind of drift, means at one severity.
+
+    The best under light that changes comes first; empty where `make drift` has not run.
+    """
+    found = {path.stem: pd.read_csv(path) for path in sorted(DRIFTS.glob("*.csv"))}
+    if not found:
+        return ""
+    head = ["detector", "no drift", *FAMILIES]
+    rows = {}
+    for name, table in found.items():
+        steps = table[table.kind == STEP]
+        parts = [steps[steps.severity == 0]]
+        parts += [
+            steps[steps.drift.isin(drifts) & (steps.severity == SHOWN)]
+            for drifts in FAMILIES.values()
+        ]
+        rows[name] = [part[list(RATES)].mean() for part in parts]
+    order = sorted(rows, key=lambda name: (-rows[name][1].image_auroc, name))
+    lines = [[name, *(" / ".join(f"{v:.2f}" for v in cell) for cell in rows[name])]
+             for name in order]  # fmt: skip
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "photos": partial(leaderboard, PHOTOS),
     "leaderboard": partial(leaderboard, SUMMARY),
     "durations": durations,
+    "drift": robustness,
 }
 
 
