@@ -14,6 +14,7 @@ a few times in all.
 """
 
 import math
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -79,15 +80,34 @@ def farther(centres: Tensor, points: Tensor | Rows, picks: int) -> Tensor:
 def grown(bank: Tensor, points: Tensor, ratio: float, most: int | None) -> Tensor:
     """Return a bank (M, D) to which a share of new points (N, D) was added, those farthest from it.
 
-    Where it would have more than `most` points it is picked anew, out of itself and all of them.
+    A bank that would have more than `most` points keeps its size: as in a greedy choice out of all,
+    a new point takes the place of one that lay nearer to those picked before it. Points of the bank
+    stand in the order of their picks, and what joins a full one comes first.
     """
     joining = coreset_size(len(points), ratio)
     if most is None or len(bank) + joining <= most:
         if joining < len(points):
             points = points[farther(bank, points, joining)]
         return torch.cat([bank, points])
-    both = torch.cat([bank, points])
-    return both[k_center(both, most, 0)]
+    free = most - len(bank)
+    leaving = _separations(bank, min(len(points), len(bank) - 1)).flip(0)
+    if not free:  # what lies nearer to the bank than its last pick has no place in it
+        points = points[torch.cdist(points, bank).min(1).values > leaving.min()]
+        if not len(points):
+            return bank
+    points = points[farther(bank, points, min(len(points), most))]
+    coming = _separations(torch.cat([bank, points]), len(points))
+    pairs = zip(coming[free:].tolist(), leaving.tolist(), strict=False)
+    swapped = sum(1 for _ in takewhile(lambda pair: pair[0] > pair[1], pairs))
+    return torch.cat([points[: free + swapped], bank[: len(bank) - swapped]])
+
+
+def _separations(points: Tensor, last: int) -> Tensor:
+    """Return the distance (K,) of each of the last K points (N, D) to the nearest before it."""
+    first = len(points) - last
+    distances = torch.cdist(points[first:], points)
+    later = torch.ones_like(distances, dtype=torch.bool).triu(first)
+    return distances.masked_fill(later, torch.inf).min(1).values
 
 
 def _greedy(points: Rows, picks: int, centres: Tensor, first: list[int]) -> Tensor:

@@ -156,10 +156,10 @@ class Detector(PatchDetector[Params]):
         """Put confirmed normal images, uint8 (H, W, 3), into the memory bank, at once.
 
         Greedy goes on from the bank: the patches farthest from it join it, `coreset_ratio` of those
-        that come. A bank that is full by `bank_patches` is picked anew, out of itself and them, so
-        that an image costs the same to score. The threshold stays that of the last fit: while the
-        bank grows distances can only fall, so it holds and is higher than need be. Raises
-        InputError where the patches would not fit in memory.
+        that come. One that is full by `bank_patches` keeps its size, so that an image costs the
+        same to score: see coreset.grown. The threshold stays that of the last fit: while the bank
+        grows distances can only fall, so it holds and is higher than need be. Raises InputError
+        where the patches would not fit in memory.
         """
         if not len(images):
             return

@@ -50,9 +50,9 @@ def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params 
         decisions.close()
     latest: dict[str, Decision] = {}
     for image, sha256 in pairs:  # a frame and its photo are one image, which either may show
-        one = counted.get(sha256)
-        if one and (image not in latest or latest[image].id < one.id):
-            latest[image] = one
+        decision = counted.get(sha256)
+        if decision and (image not in latest or latest[image].id < decision.id):
+            latest[image] = decision
     write_corrections(
         out,
         [

@@ -120,7 +120,8 @@ def test_patches_on_disk_give_the_same_bank(images, resources, detector, tmp_pat
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_added_images_score_as_after_a_refit(images, resources):
+@pytest.mark.parametrize("bank_patches", [None, 150])
+def test_added_images_score_as_after_a_refit(images, resources, bank_patches):
     brighter = [np.clip(image.astype(int) + 40, 0, 255).astype(np.uint8) for image in images]
     rng, stained = np.random.default_rng(1), []
     for image in brighter[15:]:
@@ -133,12 +134,11 @@ def test_added_images_score_as_after_a_refit(images, resources):
         normal, anomalous = (detector.score(part).image_scores for part in (brighter[15:], stained))
         return float((anomalous[:, None] > normal).mean())
 
-    grown = patchcore.fit(images[:20], settings(**EQUATION_7), resources)
+    chosen = settings(**EQUATION_7, bank_patches=bank_patches)
+    grown = patchcore.fit(images[:20], chosen, resources)
     before = auroc(grown)
     grown.add(brighter[:15])
-    refitted = patchcore.fit(
-        Pictures([*images[:20], *brighter[:15]]), settings(**EQUATION_7), resources
-    )
+    refitted = patchcore.fit(Pictures([*images[:20], *brighter[:15]]), chosen, resources)
     assert grown.tensors["memory_bank"].shape == refitted.tensors["memory_bank"].shape
     assert auroc(grown) == pytest.approx(auroc(refitted), abs=0.005)
     assert before < auroc(grown) - 0.04
@@ -151,7 +151,7 @@ def test_a_full_bank_keeps_its_size_when_images_are_added(images, resources):
     unknown = detector.score([noise]).image_scores
     detector.add([noise])
     assert detector.tensors["memory_bank"].shape == before.shape
-    assert detector.score([noise]).image_scores < 0.5 * unknown
+    assert detector.score([noise]).image_scores < 0.6 * unknown
     detector.add([])
     assert detector.tensors["memory_bank"].shape == before.shape
 
