@@ -43,7 +43,9 @@ class Loaded:
 class Source(Protocol):
     """Where a detector comes from, now and later."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it was named."""
 
     def stamp(self) -> str:
         """Return what changes when there is another detector."""
