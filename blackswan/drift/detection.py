@@ -163,8 +163,8 @@ def limit_for(calibration: int, images_per_report: int) -> float:
     for _ in range(12):
         limit = (low + high) / 2
         capital, count = np.zeros(SIMULATED), 0
-        for step in logs:
-            capital = np.maximum(0, capital + step)
+        for paid in logs:
+            capital = np.maximum(0, capital + paid)
             reported = capital >= limit
             count += int(reported.sum())
             capital[reported] = 0

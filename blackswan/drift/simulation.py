@@ -45,8 +45,11 @@ class Sample:
         """The normal images, in order of time."""
         chosen = np.flatnonzero(self.facts.label == 0)
         chosen = chosen[np.argsort(self.facts.timestamp_s.iloc[chosen], kind="stable")]
-        images, masks = ([values[i] for i in chosen] for values in (self.images, self.masks))
-        return Sample(self.facts.iloc[chosen].reset_index(drop=True), images, masks)
+        return Sample(
+            self.facts.iloc[chosen].reset_index(drop=True),
+            [self.images[i] for i in chosen],
+            [self.masks[i] for i in chosen],
+        )
 
 
 def draw(split: Split, most: int | None) -> Sample:
@@ -146,7 +149,7 @@ def table_of(
             rows.append(_ramp(drift, part, calibration, threshold, alpha))
             continue
         none = scores[scores.drift == "none"]
-        steps = {0.0: none} | {float(s): rows for s, rows in part.groupby("severity")}  # type: ignore[arg-type]
+        steps = {0.0: none} | {float(s): rows for s, rows in part.groupby("severity")}
         lines = [
             _line(drift, severity, step, calibration, threshold, alpha)
             | {"pixel_auroc": known.get((drift if severity else "none", severity))}
