@@ -17,11 +17,10 @@ from blackswan.data.dataset import Row, Split
 from blackswan.data.images import decode_image, decode_mask
 from blackswan.data.records import read_index
 from blackswan.errors import InputError, run
-from blackswan.evaluation.model import FACTS, Facts
 from blackswan.evaluation.regions import Region, find_regions
 from blackswan.evaluation.score_maps import read_map
 from blackswan.memory import embedder
-from blackswan.memory.defects import Defect, Origin, describe, write_defects
+from blackswan.memory.defects import Defect, Origin, describe, map_threshold, write_defects
 from blackswan.outputs import replace_folder
 from blackswan.params import load_section
 from blackswan.tracking.runs import dvc_hash
@@ -76,7 +75,7 @@ def main() -> None:
             f"embed_defects.detector = {params.detector} was not evaluated; choose one of "
             f"{', '.join(sorted(path.name for path in SCORES.glob('*')))}"
         )
-    threshold = load_section(Facts, "", folder / FACTS).heatmap.threshold
+    threshold = map_threshold(folder)
     settings = embedder.Params(**params.model_dump(include={*embedder.Params.model_fields}))
     embeds = embedder.Embedder(settings, WEIGHTS / params.backbone)
     sources = {frame.image: frame.source for frame in read_index(LABELS)}

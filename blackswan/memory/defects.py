@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from blackswan.data.images import encode_png
 from blackswan.errors import InputError, cause, shown
+from blackswan.evaluation.model import FACTS, Facts
 from blackswan.evaluation.regions import Region
 from blackswan.memory.embedder import Embedder
-from blackswan.params import Section
+from blackswan.params import Section, load_section
 
 NAMESPACE = UUID("b6f0a1de-7a1c-5f5e-9c0b-0d2f4f3c8e11")
 ROWS = 256  # of a row group, and in memory at a time
@@ -70,6 +71,11 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
     ]
 )
+
+
+def map_threshold(folder: Path) -> float:
+    """Return the value above which the maps of a complete detector are anomalous."""
+    return load_section(Facts, "", folder / FACTS).heatmap.threshold
 
 
 def describe(
