@@ -99,7 +99,7 @@ def test_int8_that_costs_auroc_is_refused(complete_of, dataset, tmp_path, monkey
         done = export(folder, out, dataset, photos=False, int8=True)
         assert done.auroc.model_dump() == {"detector": 0.95, "graph": 0.9451}
     else:
-        with pytest.raises(InputError, match=r"validation falls from 0\.9500 to 0\.9449, .* int8"):
+        with pytest.raises(InputError, match=r"validation falls from 0\.9500 to 0\.9449, .*--int8"):
             export(folder, out, dataset, photos=False, int8=True)
         assert [*tmp_path.iterdir()] == []
 
