@@ -5,6 +5,7 @@ PYTHON ?= python3
 REMOTE ?=
 DETECTOR ?= patchcore
 PORT ?= 8000
+MEMORY ?= memory
 # No remote is the default until its account exists: DVC asks a default one for data that is not
 # cached, and retries one that is not there for over ten minutes.
 TARGET = $(or $(REMOTE),$(shell dvc config core.remote 2> /dev/null),azure)
@@ -33,7 +34,7 @@ test: $(VENV)/.test ## run the tests on all cores, a few minutes
 	python -m pytest $(CORES) --dist worksteal
 
 test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
-	python -m pytest $(CORES) --dist loadgroup -m slow --timeout 900
+	python -m pytest $(CORES) --dist loadgroup -m slow --timeout 900 --durations 25
 
 drift: $(VENV)/.core ## let the test images drift: metrics/drift, a table and a picture a detector
 	@python tools/lock.py
@@ -78,9 +79,9 @@ cloud: $(VENV)/.mlflow $(VENV)/.spark ## the cloud path on this machine: Spark, 
 
 serve: $(VENV)/.serve $(VENV)/.memory ## the inspection page of DETECTOR on PORT, with its memory of defects
 	@test -d data/detectors/$(DETECTOR) || { echo "data/detectors/$(DETECTOR) is missing; run make repro, or make pull" >&2; exit 1; }
-	blackswan index data/defects
+	blackswan index data/defects --memory $(MEMORY)
 	blackswan serve data/detectors/$(DETECTOR) --port $(PORT) --open \
-		--decisions decisions --memory memory --streams streams
+		--decisions decisions --memory $(MEMORY) --streams streams
 
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
