@@ -10,12 +10,13 @@ alone meanwhile: three minutes.
 
 import argparse
 import http.client
+import io
 import os
 import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import batched
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def pictures() -> list[bytes]:
 def decode(model: Model, content: bytes) -> np.ndarray:
     """Return an image as the detector sees it."""
     bit_depth = model.facts.preprocessing.bit_depth
-    return model.prepare(decode_turned(content, "frame", bit_depth)[0])
+    return model.prepare(decode_turned(io.BytesIO(content), "frame", bit_depth)[0])
 
 
 def in_process(model: Model, images: list[bytes]) -> Part:
@@ -68,8 +69,8 @@ def in_process(model: Model, images: list[bytes]) -> Part:
     begin, done = time.perf_counter(), 0
     with ThreadPoolExecutor(available_cores()) as threads:
         decoded = threads.map(lambda content: decode(model, content), 4 * images)
-        for batch in batched(decoded, BATCH):
-            model.score_prepared(list(batch))
+        while batch := list(islice(decoded, BATCH)):
+            model.score_prepared(batch)
             done += len(batch)
     rate = done / (time.perf_counter() - begin)
     return {"p50_ms": 1000 * float(np.median(seconds[WARM_UP:])), "images_per_second": rate}

@@ -44,8 +44,8 @@ BEGUN = {
 }
 COMMAND = str(Path(sys.executable).with_name("blackswan"))
 SCREENS = [
-    ("desktop-light", {"width": 1280, "height": 900}, "light"),
-    ("phone-dark", {"width": 390, "height": 844}, "dark"),
+    ({"width": 1280, "height": 900}, "light"),
+    ({"width": 390, "height": 844}, "dark"),
 ]
 QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_reference@median_residual"}
 
@@ -399,7 +399,7 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) ->
     words = ("--decisions", "kept", "--memory", "memory")
     with served(project, "padim", *words) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, size, colours in SCREENS:
+        for size, colours in SCREENS:
             context = browser.new_context(
                 viewport=size, color_scheme=colours, bypass_csp=True, service_workers="block"
             )
@@ -418,7 +418,6 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) ->
             assert tab.locator("#layer").evaluate("layer => layer.style.opacity") == "0.4"
             tab.get_by_role("button", name="Find similar defects").click()
             tab.locator("#vote", has_text=re.compile("Looks|no known type|Nothing")).wait_for()
-            picture(tab, f"inspect-{name}")
             assert violations(tab) == []
 
             tab.get_by_role("link", name="Evaluation").click()
@@ -431,7 +430,6 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) ->
             assert int(tab.locator("#hit").inner_text()) >= hits
             tab.locator("#reset").click()
             assert tab.locator("#false-alarm").inner_text() == str(alarms)
-            picture(tab, f"evaluation-{name}")
             assert violations(tab) == []
             for part in ("Decisions", "Cameras", "API"):
                 tab.get_by_role("link", name=part).click()
@@ -460,12 +458,6 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) ->
     assert "label" in stages_run(dvc(project, "repro", "label"))
     labels = pd.read_csv(project / "data/labels.csv", keep_default_na=False).set_index("image")
     assert labels.loc[images[0], ["label", "defect"]].tolist() == ["anomalous", "hole"]
-
-
-def picture(tab: Page, name: str) -> None:
-    """Keep a picture of the page where one is asked for, for the README."""
-    if folder := os.environ.get("BLACKSWAN_SCREENSHOTS"):
-        tab.screenshot(path=Path(folder, f"{name}.png"))
 
 
 def test_the_vit_and_its_threshold_never_see_the_test_split(project: Path) -> None:

@@ -85,14 +85,13 @@ def test_streamed_gaussians_are_those_of_numpy(monkeypatch):
 def test_scores_are_mahalanobis_distances(images, resources, detector):
     exact = padim.fit(images[:30], settings(smoothing=0), resources)
     assert torch.equal(exact.tensors["whitening"], detector.tensors["whitening"])
-    embedded = padim._embed(
-        exact.backbone.embed(images[:31]), (8, 8), exact.tensors["selection"]
-    )  # (P, N, D)
+    layers = exact.backbone.embed(images[:31])
+    embedded = padim._embed(layers, (8, 8), exact.selection)  # (P, N, D)
     samples = embedded[9].double().numpy()
     covariance = np.cov(samples[:30].T) + 0.01 * np.eye(20)
     deviation = samples[30] - samples[:30].mean(0)
     expected = np.sqrt(deviation @ np.linalg.solve(covariance, deviation))
-    assert exact._distances(images[30:31])[0, 1, 1].item() == pytest.approx(expected, rel=1e-4)
+    assert exact.score(images[30:31]).patch_scores[0, 1, 1] == pytest.approx(expected, rel=1e-4)
 
 
 def test_low_rank_directions_are_orthonormal():
