@@ -10,16 +10,17 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 from blackswan.errors import InputError, run
 
 OUT = Path("tests/serving/screenshots")
 PORT = 8077
 SHOWN = ("cut_paste", "salt_and_pepper", "perlin_texture")
-SCREENS = {
+SCREENS: dict[str, tuple[ViewportSize, Literal["light", "dark"]]] = {
     "desktop-light": ({"width": 1280, "height": 1240}, "light"),
     "desktop-dark": ({"width": 1280, "height": 1240}, "dark"),
     "phone-light": ({"width": 390, "height": 1300}, "light"),
