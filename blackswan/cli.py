@@ -110,12 +110,13 @@ def recalibrate(
     out: Annotated[
         Path | None, typer.Option(help="new folder of the model; default: NAME-2, NAME-3, ...")
     ] = None,
+    every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 1,
 ) -> None:
     """Set threshold, p-values and colours anew from normal images, without a fit.
 
     The old folder stays. After `make drift`, false alarms and recall before and after are shown.
     """
-    explained(lambda: _recalibrate(detector, normals, out))
+    explained(lambda: _recalibrate(detector, normals, out, every_n_seconds))
 
 
 @app.command()
@@ -393,12 +394,15 @@ def _export(
     print(f"see {out}")
 
 
-def _recalibrate(detector: Path, normals: Path, out: Path | None) -> None:
+def _recalibrate(detector: Path, normals: Path, out: Path | None, every_n_seconds: float) -> None:
     from blackswan.drift import recalibration
     from blackswan.drift.confirmed import score_normals
 
+    detector = detector.resolve()
+    if out and out.exists():
+        raise InputError(f"{out} exists; name another folder with --out, nothing is replaced")
     model = load(detector)
-    found = score_normals(model, normals)
+    found = score_normals(model, normals, every_n_seconds)
     new = recalibration.recalibrated(model, found)
     versions = (detector.with_name(f"{detector.name}-{number}") for number in count(2))
     out = out or next(folder for folder in versions if not folder.exists())
@@ -407,8 +411,8 @@ def _recalibrate(detector: Path, normals: Path, out: Path | None) -> None:
     flagged = int((found.image_scores > before).sum())
     print(f"{flagged} of {len(found.image_scores)} normal images were flagged before")
     print(f"threshold {before:g} before, {after:g} after; see {out}")
-    scores = DRIFTS / f"{model.facts.detector}.parquet"
-    if scores.exists():
+    scores, name = DRIFTS / f"{model.facts.detector}.parquet", model.facts.detector
+    if scores.exists() and detector == (Path("data/detectors") / name).resolve():
         table = recalibration.drift_rates(pd.read_parquet(scores), before, after)
         print(table.to_string(index=False, float_format="%.2f"))
     else:

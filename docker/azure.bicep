@@ -72,7 +72,7 @@ resource app 'Microsoft.App/containerApps@2024-03-01' = {
           image: image
           resources: { cpu: json('2.0'), memory: '4Gi' }
           env: [
-            { name: 'BLACKSWAN_API_KEY', secretRef: 'api-key' }
+            { name: 'BLACKSWAN_API_KEY', secretRef: 'api-key' } // pragma: allowlist secret
           ]
           probes: [
             { type: 'Startup', httpGet: { path: '/ready', port: 8000 }, periodSeconds: 2, failureThreshold: 30 }

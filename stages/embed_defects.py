@@ -5,6 +5,7 @@ a mask, one that does not touch it is a false alarm and left out. `blackswan ind
 puts what came out into the defect memory. `dvc repro embed_defects`
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -58,8 +59,8 @@ def defects_of(
     row: Row, source: str, maps: Path, threshold: float, most: int, embeds: embedder.Embedder
 ) -> Iterator[Defect]:
     """Yield the defects of an image."""
-    regions = touching(find_regions(read_map(maps, row.path), threshold, most), row.mask)
-    for region in regions:
+    everything = find_regions(read_map(maps, row.path), threshold, sys.maxsize)
+    for region in touching(everything, row.mask)[:most]:  # what is no defect takes no place
         yield describe(
             embeds, decode_image(row.image), region, type=row.defect or "anomalous", name=row.path,
             source=source, group=row.group, synthetic=row.synthetic,

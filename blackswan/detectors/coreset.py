@@ -92,7 +92,8 @@ def grown(bank: Tensor, points: Tensor, ratio: float, most: int | None) -> Tenso
     free = most - len(bank)
     leaving = _separations(bank, min(len(points), len(bank) - 1)).flip(0)
     if not free:  # what lies nearer to the bank than its last pick has no place in it
-        points = points[torch.cdist(points, bank).min(1).values > leaving.min()]
+        near = [torch.cdist(part, bank).min(1).values for part in points.split(BLOCK)]
+        points = points[torch.cat(near) > leaving.min()]
         if not len(points):
             return bank
     points = points[farther(bank, points, min(len(points), most))]

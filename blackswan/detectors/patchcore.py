@@ -160,7 +160,8 @@ class Detector(PatchDetector[Params]):
             return
         bank = self.tensors["memory_bank"].cpu()
         total = count_patches(self.backbone, [image.shape[:2] for image in images])
-        needed = 4 * (2 * total + 3 * len(bank)) * bank.shape[1]
+        rows = min(total, len(bank))
+        needed = 4 * (2 * total + 3 * len(bank)) * bank.shape[1] + 9 * rows * (len(bank) + rows)
         check_memory(needed, f"patchcore with {total} more patches", "add fewer images at a time")
         directions = self.tensors.get("directions")
         patches = torch.cat(

@@ -17,8 +17,8 @@ from blackswan.reporting.verdicts import list_source, open_images
 BATCH = 16
 
 
-def score_normals(model: Model, source: Path) -> Confirmed:
-    """Score the images of a video, a folder or a table.
+def score_normals(model: Model, source: Path, every_n_seconds: float = 1) -> Confirmed:
+    """Score the images of a folder or a table, or frames of a video: neighbours are copies.
 
     Raises InputError where they are too few for alpha, or not of one size.
     """
@@ -30,7 +30,7 @@ def score_normals(model: Model, source: Path) -> Confirmed:
     files = list_source(source)
     if (done := preprocessing_of(files)) is not None:
         model = model.for_prepared(done)
-    sampling = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
+    sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
     images = open_images(source, files, sampling, model.facts.preprocessing.bit_depth)
     scores, peaks, sizes = [np.empty(0)], [np.empty(0)], []
     digest = hashlib.sha256()

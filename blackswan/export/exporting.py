@@ -66,6 +66,9 @@ def export(
     where it differs; where, in INT8, image AUROC on validation falls by more than WORST_AUROC; and
     where what the detector does is no graph.
     """
+    out = out.absolute()
+    if out.is_dir() and any(out.iterdir()) and not (out / EXPORT).exists():
+        raise InputError(f"{out} holds other files; name an empty folder with --out")
     model, validation = complete.load(folder), Split(dataset, "validation")
     prepared = model.for_prepared(validation.preprocessing)
     size = _one_size(validation)
@@ -105,6 +108,7 @@ def export(
         auroc = None
         if int8:
             auroc = _auroc(validation, on_validation)
+            _refuse_alarms(validation, on_validation, model.facts)
         else:
             parity.refuse_difference(on_validation.parity, "validation images")
             if on_photos:
@@ -185,6 +189,17 @@ def _auroc(validation: Split, found: parity.Compared) -> Auroc:
             f"than {WORST_AUROC}; export it without --int8"
         )
     return Auroc(detector=detector, graph=graph)
+
+
+def _refuse_alarms(validation: Split, found: parity.Compared, facts: complete.Facts) -> None:
+    """Raise InputError where INT8 moves more than alpha of the normal scores past the threshold."""
+    normal = np.array(found.graph_scores)[validation.facts.label.to_numpy() == 0]
+    share = float((normal > facts.threshold).mean()) if len(normal) else 0.0
+    if share > facts.alpha:
+        raise InputError(
+            f"in INT8 {share:.2f} of the normal validation images are flagged, more than alpha = "
+            f"{facts.alpha:g}; export it without --int8"
+        )
 
 
 def _trace(module: nn.Module, size: tuple[int, int], outputs: Sequence[str]) -> onnx.ModelProto:

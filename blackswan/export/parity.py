@@ -69,4 +69,5 @@ def refuse_difference(parity: Parity, what: str) -> None:
 def _difference(expected: np.ndarray, got: np.ndarray, least: float) -> float:
     """Return the largest difference relative to `expected`, or to `least` where that is larger."""
     scale = np.maximum(np.abs(expected), max(least, float(np.finfo(np.float32).tiny)))
-    return float((np.abs(got - expected) / scale).max())
+    differences = np.abs(got - expected) / scale
+    return float(np.nan_to_num(differences, nan=np.inf).max())

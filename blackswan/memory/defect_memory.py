@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -102,15 +103,16 @@ class DefectMemory:
         found = []
         for region in regions:
             embedding = self.embedder.embed(image, region)
-            wanted = max(most, self.facts.vote.neighbors)
-            neighbors = self.store.nearest(embedding, wanted, filters or Filters())
+            neighbors = self.store.nearest(embedding, most, filters or Filters())
+            # All vote, as all did when it was learnt what votes are worth.
+            voters = self.store.nearest(embedding, self.facts.vote.neighbors, Filters())
             vote = judge(
-                [neighbor.similarity for neighbor in neighbors],
-                [neighbor.facts["type"] for neighbor in neighbors],
+                [voter.similarity for voter in voters],
+                [voter.facts["type"] for voter in voters],
                 self.facts.vote,
                 self.facts.calibration,
             )
-            found.append(Likeness(region, neighbors[:most], vote))
+            found.append(Likeness(region, neighbors, vote))
         return found
 
     def add(self, defects: Sequence[Defect]) -> tuple[int, int]:
@@ -120,9 +122,9 @@ class DefectMemory:
         """
         changed, new = self.store.changed(defects)
         if changed:
-            self.store.put(changed, self.embedder.hash)
             if not self.store.is_server:
-                self._keep(changed)
+                self._keep(changed)  # first: what could not be kept must not be known
+            self.store.put(changed, self.embedder.hash)
         return new, len(changed) - new
 
     def calibrate(self, params: Params) -> None:
@@ -157,19 +159,24 @@ def index(found: Path, folder: Path, vote: Params, *, camera: str = "", date: st
     new = changed = 0
     with tqdm(desc="index", unit="defect", total=count_defects(found / FILE), disable=None) as bar:
         for defects in read_defects(found / FILE):
-            noted = [_noted(defect, camera, date) for defect in defects]
+            known = memory.store.known(defects)
+            noted = [_noted(defect, camera, date, known.get(defect.id)) for defect in defects]
             counts = memory.add(noted)
             new, changed = new + counts[0], changed + counts[1]
             bar.update(len(defects))
-    if new or changed or memory.facts.vote != vote:
-        memory.calibrate(vote)
+    memory.calibrate(vote)  # the same defects teach the same
     total = memory.store.count()
     memory.close()
     return Indexed(new, changed, total)
 
 
 def _begin(folder: Path, found: Path, origin: Origin, vote: Params) -> None:
-    """Make a memory without defects."""
+    """Make a memory without defects; raises InputError where the folder holds something else."""
+    folder = folder.absolute()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} holds other files and no {FACTS}; name an empty folder with --memory"
+        )
     with replace_folder(folder) as partial:
         (partial / DEFECTS).mkdir()
         shutil.copytree(found / EMBEDDER, partial / EMBEDDER, copy_function=shutil.copyfile)
@@ -191,7 +198,11 @@ def _check_origin(folder: Path, known: Origin, found: Path, origin: Origin) -> N
         )
 
 
-def _noted(defect: Defect, camera: str, date: str) -> Defect:
+def _noted(defect: Defect, camera: str, date: str, known: dict[str, Any] | None) -> Defect:
+    """Note camera and date; type and date of what is known stay, for a person may have set them."""
+    if known:
+        defect = replace(defect, type=known["type"], camera=known["camera"], date=known["date"])
+        date = known["date"] or date
     return replace(defect, camera=camera or defect.camera, date=date or defect.date)
 
 

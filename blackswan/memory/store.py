@@ -121,13 +121,17 @@ class Store:
                 f"{shown(str(others.pop()))}, not {embedder}; {remedy}"
             )
 
-    def changed(self, defects: Sequence[Defect]) -> tuple[list[Defect], int]:
-        """Return those that are new or known otherwise, and how many of them are new."""
+    def known(self, defects: Sequence[Defect]) -> dict[str, dict[str, Any]]:
+        """Return what is known of defects and may change, by their ids."""
         with self._answered():
             found = self.client.retrieve(
                 self.collection, [defect.id for defect in defects], with_payload=list(CHANGING)
             )
-        known = {str(point.id): point.payload for point in found}
+        return {str(point.id): point.payload or {} for point in found}
+
+    def changed(self, defects: Sequence[Defect]) -> tuple[list[Defect], int]:
+        """Return those that are new or known otherwise, and how many of them are new."""
+        known = self.known(defects)
         changed = [
             defect
             for defect in defects
@@ -175,6 +179,10 @@ class Store:
                     self.collection, limit=PAGE, offset=place, with_vectors=True,
                     with_payload=["type", "group"],
                 )  # fmt: skip
+            for record in page:
+                record.vector = np.asarray(
+                    record.vector, np.float32
+                )  # Python's floats take 8 times
             records += page
             if not page:
                 break

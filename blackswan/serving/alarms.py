@@ -18,6 +18,7 @@ from blackswan.data.images import write_png
 from blackswan.errors import InputError
 from blackswan.outputs import replace_file, replace_folder
 
+MOST_TOLD = 10  # alarms in a row, so that one which is refused holds up no other
 SIGNED_BY = "BLACKSWAN_WEBHOOK_SECRET"
 ALARMS, PENDING, FACTS = "alarms", "pending", "alarm.json"
 FIRST_SECONDS, MOST_SECONDS = 1.0, 300.0  # between two tries of a webhook, doubled in between
@@ -92,8 +93,9 @@ class Outbox:
             self._changed.notify_all()
 
     def end(self, name: str, **facts: object) -> None:
-        """Add to the facts of an alarm that is over."""
-        _write(self.folder / name / FACTS, self.facts(name) | facts)
+        """Add to the facts of an alarm that is over, unless somebody took it away."""
+        if (self.folder / name).is_dir():
+            _write(self.folder / name / FACTS, self.facts(name) | facts)
 
     def facts(self, name: str) -> dict[str, Any]:
         """Return what is known of an alarm."""
@@ -154,7 +156,7 @@ class Webhook:
                 if not names:
                     wait = self._first
                     self._outbox.wait(self._most)
-                elif self._told(client, names[0]):
+                elif any([self._told(client, name) for name in names[:MOST_TOLD]]):
                     wait = self._first
                 else:
                     self._ended.wait(wait)

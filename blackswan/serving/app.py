@@ -34,7 +34,7 @@ from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
-from blackswan.serving.routes import PIXEL, PROBLEMS, described, route
+from blackswan.serving.routes import PIXEL, PROBLEMS, content_type, described, route
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
 
@@ -133,6 +133,10 @@ class Service:
                 return problem(507, "the disk of the server is full; free some space on it")
             return problem(500, UNKNOWN)
 
+        @app.exception_handler(Exception)
+        async def unforeseen(_: Request, error: Exception) -> Response:
+            return problem(500, UNKNOWN)  # and it is raised again, for the guard to log
+
         async def no_memory(_: Request, error: Exception) -> Response:
             if not out_of_memory(error):
                 raise error
@@ -187,7 +191,7 @@ class Service:
 
     async def score(self, request: Request) -> Response:
         """Judge images: score, p-value, threshold, verdict, and on request heatmap and regions."""
-        kind = _content_type(request)
+        kind = content_type(request)
         if kind == "multipart/form-data":
             read = partial(intake.read_form, request.headers, await request.body(), self.limits)
         elif kind == "application/json":
@@ -210,7 +214,7 @@ class Service:
 
     async def detect_anomalies(self, request: Request) -> Response:
         """Judge one image, which is the body, and answer as AWS Lookout for Vision did."""
-        kind = _content_type(request)
+        kind = content_type(request)
         if not kind.startswith("image/") and kind != "application/octet-stream":
             raise Refused(415, "send the bytes of an image, with Content-Type: image/jpeg")
         body = await request.body()
@@ -239,10 +243,6 @@ class Service:
 
         content = {"predictions": await self.apart(answer)}
         return JSONResponse(content, headers={HASH: judged[0].by.hash})
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _json(content: str, judged: Sequence[Judged]) -> Response:

@@ -36,8 +36,8 @@ def check(loaded: Loaded) -> None:
         )
 
 
-def add(scorer: Scorer, image: np.ndarray, sha256: str, folder: Path) -> bool:
-    """Let the detector served know a prepared normal image; say that it does.
+def add(scorer: Scorer, image: np.ndarray, by: Loaded, sha256: str, folder: Path) -> bool:
+    """Let the detector served know a normal image, prepared for `by`; say that it does.
 
     Images that were sent before are judged by the version of then. Raises InputError where the
     detector cannot.
@@ -46,6 +46,10 @@ def add(scorer: Scorer, image: np.ndarray, sha256: str, folder: Path) -> bool:
     def grow() -> None:
         before = scorer.current
         check(before)
+        if before.model.facts.preprocessing != by.model.facts.preprocessing:
+            raise InputError(
+                "another detector is served now, which sees images otherwise; send it again"
+            )
         if sha256 not in before.added:
             after = _grown(before, image, sha256, folder / MODELS)
             if not scorer.swap(after, instead_of=before):

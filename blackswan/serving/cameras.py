@@ -100,7 +100,11 @@ def _newer(
     counts.connected = True
     while not ended.wait(SETTLED_SECONDS / 4):
         before = time.time_ns() - int(SETTLED_SECONDS * 1e9)
-        for written, path in sorted((_written(path), path) for path in list_images(folder)):
+        try:
+            listed = list_images(folder)
+        except InputError:  # one was taken away while the others were listed
+            continue
+        for written, path in sorted((_written(path), path) for path in listed):
             if not newest < written or written[0] > before:
                 continue
             newest = written
@@ -179,10 +183,9 @@ class Live:
                     frames = [frame for frame in packet.decode() if not frame.is_corrupt]
                 except av.error.FFmpegError:
                     self._counts.garbage += 1
-                    in_a_row += 1
-                    continue
+                    frames = []
+                in_a_row = 0 if frames else in_a_row + 1
                 for frame in frames:
-                    in_a_row = 0
                     self._put(Picture(frame, aspect, round(frame.rotation / 90) % 4))
 
     def _open(self) -> av.container.InputContainer:

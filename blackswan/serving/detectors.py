@@ -6,8 +6,8 @@ Each is known by the hash that DVC gives its files, wherever they came from.
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,7 @@ class Loaded:
     version: str | None  # a commit, or a version of MLflow's registry; a folder has none
     added: tuple[str, ...] = ()  # sha256 of normal images that joined its bank while it was served
     base: str = ""  # hash of the detector that they were added to
+    held: ExitStack | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -65,8 +66,11 @@ def open_source(detector: str, rev: str | None = None, remote: str | None = None
 
 def load_detector(source: Source) -> Loaded:
     """Fetch, check and load a detector; raises InputError where it is not complete."""
-    with source.fetched() as (folder, version):
-        return Loaded(load(folder), source.name, dvc_hash(folder), version)
+    with ExitStack() as held:
+        folder, version = held.enter_context(source.fetched())
+        model, hash_ = load(folder), dvc_hash(folder)
+        # What was fetched lasts as long as the detector: a bank that grows copies its backbone.
+        return Loaded(model, source.name, hash_, version, held=held.pop_all())
 
 
 @dataclass(frozen=True)

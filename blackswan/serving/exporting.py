@@ -15,7 +15,7 @@ from blackswan.data.files import frame_name, list_images
 from blackswan.data.records import read_index
 from blackswan.data.sources import video
 from blackswan.data.sources.folder import Params
-from blackswan.errors import InputError
+from blackswan.errors import InputError, shown
 from blackswan.outputs import replace_file
 from blackswan.serving.decisions import TABLE, Decision, Decisions, sha256_of
 
@@ -56,7 +56,7 @@ def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params 
     write_corrections(
         out,
         [
-            Correction(image, one.label, one.defect, one.user, one.time)
+            Correction(image, one.label, one.defect, shown(one.user), one.time)
             for image, one in latest.items()
         ],
     )

@@ -33,7 +33,7 @@ class Guard:
     ) -> None:
         """Ask for `key` where there is one; `observe` hears the route and status of each answer."""
         self.inner, self.limits, self.observe = inner, limits, observe
-        self._key = key.encode() if key else None
+        self._key = key.strip().encode() if key and key.strip() else None
         self._held = 0  # bytes of bodies
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -82,11 +82,11 @@ class Guard:
         if self._key is None or scope["path"] in OPEN:
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-api-key", b"")
+        given = [headers.get(b"x-api-key", b"")]
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer":
-            given = token.strip()
-        if not hmac.compare_digest(given, self._key):
+        if scheme.lower() == b"bearer":  # which may be for what stands in front of the service
+            given.append(token.strip())
+        if not any([hmac.compare_digest(one, self._key) for one in given]):
             raise Refused(401, "the API key is missing or wrong; send it as Authorization: Bearer")
 
     async def _body(
@@ -137,7 +137,7 @@ class Guard:
 
         async def begin(message: Message) -> None:
             begun.set()
-            await send(message)
+            await asyncio.wait_for(send(message), self.limits.answer_seconds)
 
         answer = asyncio.ensure_future(self.inner(scope, replay, begin))
         left = asyncio.ensure_future(gone())

@@ -2,9 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from blackswan.errors import InputError
-from blackswan.serving.detectors import Source, load_detector
+from blackswan.serving.detectors import Folder, Loaded, Source, load_detector
 from blackswan.serving.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -13,9 +14,17 @@ log = logging.getLogger(__name__)
 class Reload:
     """Looks at a source again and again, in a thread of its own."""
 
-    def __init__(self, source: Source, scorer: Scorer, stamp: str, seconds: float) -> None:
-        """Take `stamp` for that of the detector which is served."""
+    def __init__(
+        self,
+        source: Source,
+        scorer: Scorer,
+        stamp: str,
+        seconds: float,
+        complete: Callable[[Loaded], Loaded] = lambda loaded: loaded,
+    ) -> None:
+        """Take `stamp` for that of the detector which is served; `complete` each that comes."""
         self._source, self._scorer, self._seconds = source, scorer, seconds
+        self._complete = complete
         self._served = self._failed = stamp
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
@@ -45,11 +54,13 @@ class Reload:
         except (InputError, OSError) as error:
             why = error if isinstance(error, InputError) else type(error).__name__
             log.error("the detector is not replaced: %s", why)
+            if not isinstance(self._source, Folder):
+                self._failed = self._served  # a remote may answer next time
             return False
         self._served = stamp
         if loaded.hash in (self._scorer.current.hash, self._scorer.current.base):
             return False
-        self._scorer.swap(loaded)
+        self._scorer.swap(self._complete(loaded))
         log.warning("%s of hash %s is served now", loaded.source, loaded.hash)
         return True
 

@@ -194,7 +194,7 @@ class Review:
         answer = _answer(kept)
         if decided.add_to_bank:
             answer.added_to_bank = await self._service.apart(
-                partial(bank.add, scorer, judged.image, sha256, self._decisions.folder)
+                partial(bank.add, scorer, judged.image, judged.by, sha256, self._decisions.folder)
             )
         return JSONResponse(answer.model_dump(), headers={"ETag": f'"{kept.version}"'})
 
@@ -204,7 +204,9 @@ class Review:
         day: Annotated[str | None, Query(pattern=DAY, description="UTC, 2026-03-01")] = None,
         sha256: Annotated[str | None, Query(pattern=SHA256)] = None,
         limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
-        before: Annotated[int | None, Query(description="of the page before")] = None,
+        before: Annotated[
+            int | None, Query(ge=1, lt=2**63, description="of the page before")
+        ] = None,
     ) -> DecisionsAnswer:
         """List decisions, the newest first."""
         found = await self._service.apart(

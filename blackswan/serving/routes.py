@@ -1,10 +1,14 @@
 """How a route whose body is read by hand is described for OpenAPI."""
 
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+from blackswan.serving.problems import Refused
+
+JSON = "application/json"
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
@@ -17,6 +21,11 @@ PROBLEMS: dict[int | str, str] = {
     429: "Too many images wait; see Retry-After",
     503: "It takes too long, or the service is shutting down",
 }
+
+
+def content_type(request: Request) -> str:
+    """Return the kind of what a request sends, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def described(refusals: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:
@@ -38,4 +47,12 @@ def route(
     """Add a route whose body is read by hand, described for OpenAPI."""
     extra = {"requestBody": {"required": True, "content": body}}
     problems = described(refusals or PROBLEMS)
-    app.post(path, openapi_extra=extra, responses=problems, **settings)(handler)
+
+    @wraps(handler)
+    async def of_kind(request: Request) -> Response:
+        # A page of another site may send text/plain without being asked whether it may.
+        if set(body) == {JSON} and content_type(request) != JSON:
+            raise Refused(415, f"send the body with Content-Type: {JSON}")
+        return await handler(request)
+
+    app.post(path, openapi_extra=extra, responses=problems, **settings)(of_kind)

@@ -127,7 +127,8 @@ class Scorer:
                 )
             self.pending += len(uploads)
             self._decoding += len(uploads)
-        items = [_Waiting(self.current, upload) for upload in uploads]
+            by = self.current  # of all images of a request
+        items = [_Waiting(by, upload) for upload in uploads]
         for item in items:
             item.future.add_done_callback(self._leave)
             self.pool.submit(self._prepare, item)

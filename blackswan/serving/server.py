@@ -3,6 +3,7 @@
 import asyncio
 import os
 import webbrowser
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from blackswan.errors import InputError
 from blackswan.serving.app import Service
 from blackswan.serving.decisions import Decisions
-from blackswan.serving.detectors import Source, load_detector
+from blackswan.serving.detectors import Loaded, Source, load_detector
 from blackswan.serving.guard import KEY
 from blackswan.serving.limits import Limits
 from blackswan.serving.pipeline import pipeline_of
@@ -45,10 +46,12 @@ def serve(
     stamp = source.stamp()
     kept = Decisions(decisions) if decisions else None
     loaded = load_detector(source)
+    complete = _as_it_is
     if decisions:
         from blackswan.serving.bank import latest  # needs torch
 
-        loaded = latest(loaded, decisions)
+        complete = partial(latest, folder=decisions)
+    loaded = complete(loaded)
     service = Service(
         loaded,
         limits,
@@ -61,7 +64,7 @@ def serve(
         from blackswan.serving.similar import add_memory  # needs an extra
 
         add_memory(service, memory)
-    reload = Reload(source, service.scorer, stamp, watch_seconds)
+    reload = Reload(source, service.scorer, stamp, watch_seconds, complete)
     if watch_seconds:
         reload.start()
     url = f"http://{host}:{port}"
@@ -89,6 +92,10 @@ def serve(
         service.close()
         if kept:
             kept.close()
+
+
+def _as_it_is(loaded: Loaded) -> Loaded:
+    return loaded
 
 
 def impatient(seconds: float) -> type[H11Protocol]:

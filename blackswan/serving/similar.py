@@ -199,7 +199,7 @@ class Routes:
     def _state(self, judged: Judged) -> MemoryState:
         origin = self.memory.facts.origin
         detail = None
-        if judged.by.hash != origin.detector_hash:
+        if (judged.by.base or judged.by.hash) != origin.detector_hash:
             detail = (
                 f"the remembered defects were found by another detector or version of it, "
                 f"{origin.detector} ({origin.detector_hash}), whose regions are cut otherwise"

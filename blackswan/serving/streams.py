@@ -3,6 +3,7 @@
 The folder of a camera holds its alarms and state.json, which says what goes on now.
 """
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 
 from blackswan.data.regions import Regions
 from blackswan.detectors.interface import Scores
+from blackswan.errors import InputError
 from blackswan.evaluation.ignoring import leave_out
 from blackswan.evaluation.model import Verdicts
 from blackswan.outputs import replace_file
@@ -107,10 +109,20 @@ class Watcher:
         alive.start()
         try:
             for shot in shots:
-                self._take(self._judge(shot))
+                try:
+                    seen = self._judge(shot)
+                except InputError:  # a frame of another size, say, than the detector can take
+                    self.counts.garbage += 1
+                    if not self.counts.scored:
+                        raise
+                    continue
+                self._take(seen)
         finally:
             ended.set()
             alive.join()
+            if self._alarm:
+                self.outbox.end(self._alarm, ended=self._last["time"])
+                self._alarm = ""
             self._write_state()
 
     def _judge(self, shot: Shot) -> Seen:
@@ -194,7 +206,8 @@ class Watcher:
     def _tell_state(self, ended: threading.Event) -> None:
         """Write the state again and again: a camera that is lost sends no frame to do it."""
         while not ended.wait(STATE_SECONDS):
-            self._write_state()
+            with contextlib.suppress(OSError):  # a full disk may have room next time
+                self._write_state()
 
     def _write_state(self) -> None:
         state = {

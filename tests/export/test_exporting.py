@@ -89,6 +89,20 @@ def test_a_graph_that_differs_is_not_written(complete_of, dataset, tmp_path, mon
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_stands_in_a_folder_is_not_replaced(complete_of, dataset, tmp_path):
+    folder = complete_of("median_residual")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.json").write_text("mine")
+    with pytest.raises(InputError, match="out holds other files; name an empty folder with --out"):
+        export(folder, tmp_path / "out", dataset)
+    assert (tmp_path / "out/model.json").read_text() == "mine"
+
+
+def test_a_map_of_nothing_is_no_likeness():
+    found = parity._difference(np.ones(2), np.array([1, np.nan]), 0.1)
+    assert found == np.inf
+
+
 @pytest.mark.parametrize("graph_auroc", [0.9449, 0.9451])
 def test_int8_that_costs_auroc_is_refused(complete_of, dataset, tmp_path, monkeypatch, graph_auroc):
     found = iter([0.95, graph_auroc])

@@ -61,6 +61,29 @@ def test_what_is_known_otherwise_is_corrected(found, folder):
     assert types(memory, "hole", camera="right") == {}
 
 
+def test_what_a_person_corrected_stays_when_it_is_indexed_again(found, folder, defects):
+    DefectMemory(folder).add([replace(defects[0], type="dent", camera="left", date="2026-11-30")])
+    assert index(found, folder, VOTE) == Indexed(0, 0, 16)
+    assert index(found, folder, VOTE, camera="right") == Indexed(0, 16, 16)
+    [kept] = DefectMemory(folder).store.known(defects[:1]).values()
+    assert (kept["type"], kept["camera"], kept["date"]) == ("dent", "right", "2026-11-30")
+
+
+def test_a_filter_shows_others_and_does_not_vote(folder):
+    image, region = draw("hole", 100)
+    [likeness] = DefectMemory(folder).similar(image, [region], Filters(type="scratch"))
+    assert {neighbor.facts["type"] for neighbor in likeness.neighbors} == {"scratch"}
+    assert likeness.vote.likeliest == "hole"
+
+
+def test_a_folder_of_something_else_becomes_no_memory(found, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labels.csv").write_text("mine")
+    with pytest.raises(InputError, match="data holds other files and no"):
+        index(found, tmp_path / "data", VOTE)
+    assert (tmp_path / "data/labels.csv").read_text() == "mine"
+
+
 def test_the_nearest_are_of_the_same_type(folder):
     memory = DefectMemory(folder)
     for kind in ("scratch", "hole"):

@@ -340,7 +340,8 @@ def test_the_key_is_asked_for(limited):
         response = client.get("/version", headers=headers)
         assert refusal(response)[0] == 401
         assert response.headers["WWW-Authenticate"] == "Bearer"
-    for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}):
+    other = {"Authorization": "Bearer of-the-gateway", "X-API-Key": "secret"}
+    for headers in ({"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}, other):
         assert client.get("/version", headers=headers).status_code == 200
     assert client.get("/ready").status_code == 200
 
@@ -364,4 +365,6 @@ def test_limits_of_bytes_files_and_pixels(limited):
         400, "b has 20 x 20 pixels, the limit is 300; scale it down",
     )  # fmt: skip
     body = {"instances": [{"image": encoded(picture())}] * 4}
-    assert refusal(client.post("/invocations", content=json.dumps(body)))[0] == 413
+    assert refusal(client.post("/invocations", json=body))[0] == 413
+    plain = {"Content-Type": "text/plain"}  # as a page of another site may send it unasked
+    assert refusal(client.post("/invocations", content=json.dumps(body), headers=plain))[0] == 415

@@ -59,7 +59,7 @@ def test_an_image_is_known_at_once_and_after_a_restart(folder, tmp_path):
     scorer = Scorer(loaded, Limits(), lambda _: None)
     try:
         for _ in range(2):  # the second changes nothing
-            assert bank.add(scorer, odd, "f" * 64, tmp_path / "kept")
+            assert bank.add(scorer, odd, scorer.current, "f" * 64, tmp_path / "kept")
         grown = scorer.current
     finally:
         scorer.close()

@@ -139,9 +139,10 @@ def test_the_service_shows_what_goes_on(clip, folder, tmp_path):
     service = Service(loaded, streams=tmp_path / "streams")
     client = TestClient(service.app)
     (stream,) = client.get("/v1/streams").json()["streams"]
-    name = stream["alarm"]
+    (alarm,) = stream["recent"]
+    name = alarm["alarm"]
+    assert (stream["alarm"], alarm["ended"]) == (None, 0.0)  # the watch is over
     assert (stream["camera"], stream["running"], stream["scored"]) == ("line1", True, 1)
-    assert [one["alarm"] for one in stream["recent"]] == [name]
     picture = client.get(f"/v1/streams/line1/alarms/{name}/frame.png")
     assert picture.content == (tmp_path / "streams/line1/alarms" / name / "frame.png").read_bytes()
     for path in ("line2/alarms/x", "line1/alarms/x", "%2e%2e/alarms/x"):

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from blackswan.data.decoding import MAX_PIXELS
 from blackswan.data.files import first, is_plain, kind_of, list_files, refuse_twins
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources.film import Film, Picture, open_container
@@ -90,6 +91,11 @@ def iterate_frames(path: Path, sampling: Sampling, name: str = "") -> Iterator[S
                     raise InputError(
                         f"{path} is {width}x{height} pixels; "
                         f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
+                    )
+                if width * height > MAX_PIXELS:
+                    raise InputError(
+                        f"{path} is {width}x{height} pixels; at most {MAX_PIXELS:,} are decoded, "
+                        "scale it down"
                     )
                 frame = Frame(f"{stem}/{number:06d}", name, round(timestamp_s, 6))
                 yield SourceImage(frame, partial(_converted, picture), picture.nbytes)

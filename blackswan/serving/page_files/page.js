@@ -31,7 +31,7 @@ async function ask(path, options = {}) {
     if (response.ok) return response;
     if (response.status === 401) {
       await askForKey();
-    } else if (response.status === 429 || (response.status === 503 && response.headers.get("Retry-After"))) {
+    } else if (response.status === 429) {
       await pause(1000 * Number(response.headers.get("Retry-After") || 1));
     } else {
       throw new Problem(response.status, await response.json().catch(() => ({})));
@@ -511,6 +511,8 @@ async function listDecisions(path) {
 
 // --- cameras ---------------------------------------------------------------------------------
 
+let nextLook = 0;
+
 async function openCameras() {
   let streams = [];
   try {
@@ -527,7 +529,8 @@ async function openCameras() {
     for (const alarm of stream.recent.slice(0, 6)) shown.push(await alarmOf(stream.camera, alarm));
   }
   $("streams").replaceChildren(...shown);
-  if (streams.length && !$("cameras").hidden) setTimeout(() => { if (!$("cameras").hidden) openCameras(); }, 5000);
+  clearTimeout(nextLook);
+  nextLook = setTimeout(() => { if (!$("cameras").hidden) openCameras(); }, 5000);
 }
 
 async function alarmOf(camera, alarm) {
