@@ -26,7 +26,7 @@ from blackswan.memory.defects import (
     read_origin,
     write_defects,
 )
-from blackswan.memory.store import SECONDS, Filters, Neighbor, Store
+from blackswan.memory.store import COLLECTION, SECONDS, Filters, Neighbor, Store
 from blackswan.memory.vote import Calibration, Params, Vote, calibrate, judge
 from blackswan.outputs import replace_file, replace_folder
 from blackswan.params import Section, load_section
@@ -194,7 +194,7 @@ def _check_origin(folder: Path, known: Origin, found: Path, origin: Origin) -> N
         raise InputError(
             f"the defects of {found} were found by {origin.detector} ({origin.detector_hash}) and "
             f"those of {folder} by {known.detector} ({known.detector_hash}), which cuts regions "
-            "otherwise; index them into another folder"
+            f"otherwise; index them into another folder, on a server also with another {COLLECTION}"
         )
 
 
