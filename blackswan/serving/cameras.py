@@ -90,12 +90,12 @@ def watch_folder(
 
     They wait in the folder, so none is dropped.
     """
-    newest = max(map(_written, list_images(folder)), default=(0, ""))
-    return _newer(folder, newest, bit_depth, counts, ended)
+    seen = {path: _written(path) for path in list_images(folder)}
+    return _newer(folder, seen, bit_depth, counts, ended)
 
 
 def _newer(
-    folder: Path, newest: tuple[int, str], bit_depth: int, counts: Counts, ended: threading.Event
+    folder: Path, seen: dict[Path, int], bit_depth: int, counts: Counts, ended: threading.Event
 ) -> Iterator[Shot]:
     counts.connected = True
     while not ended.wait(SETTLED_SECONDS / 4):
@@ -104,25 +104,26 @@ def _newer(
             listed = list_images(folder)
         except InputError:  # one was taken away while the others were listed
             continue
+        seen = {path: seen[path] for path in listed if path in seen}
         for written, path in sorted((_written(path), path) for path in listed):
-            if not newest < written or written[0] > before:
+            if seen.get(path) == written or written > before:
                 continue
-            newest = written
+            seen[path] = written
             try:
                 image = decode_turned(path, path.name, bit_depth)[0]
             except InputError:
                 counts.garbage += 1
                 continue
-            yield Shot(image, written[0] / 1e9)
+            yield Shot(image, written / 1e9)
             if ended.is_set():
                 return
 
 
-def _written(path: Path) -> tuple[int, str]:
+def _written(path: Path) -> int:
     try:
-        return path.stat().st_mtime_ns, path.as_posix()
+        return path.stat().st_mtime_ns
     except FileNotFoundError:  # taken away since it was listed
-        return 0, path.as_posix()
+        return 0
 
 
 class Live:

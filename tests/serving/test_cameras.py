@@ -61,6 +61,9 @@ def test_images_that_come_into_a_folder_are_taken_once_in_their_order(tmp_path, 
     found = [next(shots), next(shots)]
     assert [int(shot.image[0, 0, 0]) for shot in found] == [0, 2]
     assert counts.garbage == 1
+    Image.new("RGB", (8, 8), (7, 0, 0)).save(tmp_path / "copied.png")
+    os.utime(tmp_path / "copied.png", (begin - 50, begin - 50))  # its time came with it
+    assert next(shots).image[0, 0, 0] == 7
     ended.set()
     assert list(shots) == []
 
