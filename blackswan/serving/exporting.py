@@ -74,9 +74,10 @@ def _told(new: list[Decision], frames: Path, source: Path, *, added: bool) -> st
         Counter(one.label for one in new).items()))  # fmt: skip
     if added:
         return f"added to {source}: {labels}; run `dvc repro`"
-    return (
-        f"left out, for {frames} does not hold them: {labels}; --add-images copies them to {source}"
-    )
+    left_out = f"left out, for {frames} does not hold them: {labels}"
+    if source.is_file():
+        return f"{left_out}; {source} takes no photos, a folder of photos as source.path would"
+    return f"{left_out}; --add-images copies them to {source}"
 
 
 def _frames(folder: Path) -> list[tuple[str, str]]:

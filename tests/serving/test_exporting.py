@@ -98,3 +98,8 @@ def test_what_cannot_be_exported_is_said(project):
     decisions.close()
     project.set(extract_frames__folder__normal="*/OK")
     assert "does not say where a normal photo of data/raw lies" in export("--add-images")
+    (project.root / "clip.avi").touch()
+    project.set(source__path="clip.avi")
+    assert export().endswith(
+        "1 normal; clip.avi takes no photos, a folder of photos as source.path would\n"
+    )
