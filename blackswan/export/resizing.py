@@ -5,6 +5,7 @@ here in floats that hold them exactly, for not all runtimes shift and divide int
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -76,15 +77,13 @@ def linear(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     rows = (_weighted(pixels, 2, indices, weights) / 16).floor()
     high = (rows / 64).floor()
     low = rows - 64 * high
-    total: Tensor | None = None
+    parts = []
     for taken, weight in zip(*_neighbours(height, size[0], inside=False), strict=True):
         index, factor = torch.from_numpy(taken), _along(weight, 1)
         # floor(rows * weight / 65536), in numbers that float32 holds
         carried = (low.index_select(1, index) * factor / 64).floor()
-        part = ((high.index_select(1, index) * factor + carried) / 1024).floor()
-        total = part if total is None else total + part
-    assert total is not None
-    return ((total + 2) / 4).floor()
+        parts.append(((high.index_select(1, index) * factor + carried) / 1024).floor())
+    return ((reduce(torch.add, parts) + 2) / 4).floor()
 
 
 def _size(pixels: Tensor) -> tuple[int, int]:
@@ -99,12 +98,11 @@ def _weighted(
     pixels: Tensor, axis: int, indices: Sequence[np.ndarray], weights: Sequence[np.ndarray]
 ) -> Tensor:
     """Return the sum of some pixels along an axis, each by its weight, in the order of OpenCV."""
-    total: Tensor | None = None
-    for index, weight in zip(indices, weights, strict=True):
-        part = pixels.index_select(axis, torch.from_numpy(index)) * _along(weight, axis)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+    parts = (
+        pixels.index_select(axis, torch.from_numpy(index)) * _along(weight, axis)
+        for index, weight in zip(indices, weights, strict=True)
+    )
+    return reduce(torch.add, parts)
 
 
 def _areas(pixels: int, wanted: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -34,7 +34,7 @@ from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
-from blackswan.serving.routes import PIXEL, PROBLEMS, content_type, described, route
+from blackswan.serving.routes import PIXEL, PROBLEMS, content_type, described, of_images, route
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
 
@@ -255,39 +255,18 @@ ASKED = {
     "layer": {"type": "boolean"},
     "regions": {"type": "integer", "minimum": 0, "maximum": 100},
 }
-SCORE = {
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "required": ["images"],
-            "properties": {
-                "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                **ASKED,
-            },
-        }
-    },
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["images"],
-            "properties": {
-                "images": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["image"],
-                        "properties": {
-                            "image": {"type": "string", "format": "byte"},
-                            "name": {"type": "string"},
-                        },
-                    },
-                },
-                **ASKED,
-            },
+SCORE = of_images(
+    {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "string", "format": "byte"},
+            "name": {"type": "string"},
         },
-        "example": {"images": [{"image": PIXEL, "name": "part.png"}], "regions": 3},
     },
-}
+    ASKED,
+    {"images": [{"image": PIXEL, "name": "part.png"}], "regions": 3},
+)
 LOOKOUT = {
     kind: {"schema": {"type": "string", "format": "binary"}}
     for kind in ("image/jpeg", "image/png", "application/octet-stream")

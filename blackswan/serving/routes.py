@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 
 from blackswan.serving.problems import Refused
 
+Schema = dict[str, Any]  # of JSON
 JSON = "application/json"
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
@@ -26,6 +27,25 @@ PROBLEMS: dict[int | str, str] = {
 def content_type(request: Request) -> str:
     """Return the kind of what a request sends, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def of_images(picture: Schema, asked: Schema, example: Schema) -> Schema:
+    """Describe a body of images, as files of a form or as JSON, and what may be asked of them."""
+    kinds = {
+        "multipart/form-data": {"schema": {"type": "string", "format": "binary"}},
+        JSON: {"schema": picture, "example": example},
+    }
+    return {
+        kind: content
+        | {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {"images": {"type": "array", "items": content["schema"]}, **asked},
+            }
+        }
+        for kind, content in kinds.items()
+    }
 
 
 def described(refusals: dict[int | str, str]) -> dict[int | str, dict[str, Any]]:

@@ -250,7 +250,7 @@ def check_pixels(source: io.BytesIO | Path, name: str, most: int) -> None:
     try:
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
-    except Exception:
+    except Exception:  # Pillow's parsers raise anything; `decode_turned` says it in a sentence
         return
     if width * height > most:
         raise InputError(

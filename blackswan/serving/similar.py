@@ -28,8 +28,9 @@ from blackswan.serving.answers import (
     of_detector,
     result_of,
 )
-from blackswan.serving.app import HASH, PIXEL, Service, route
+from blackswan.serving.app import HASH, Service
 from blackswan.serving.problems import Refused
+from blackswan.serving.routes import PIXEL, of_images, route
 from blackswan.serving.scorer import Judged
 
 Done = TypeVar("Done")
@@ -255,30 +256,11 @@ def _json(answer: BaseModel, judged: Judged) -> Response:
     return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
-ASKED = Asked.model_json_schema()["properties"]
-SIMILAR = {
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "required": ["images"],
-            "properties": {
-                "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                **ASKED,
-            },
-        }
-    },
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["images"],
-            "properties": {
-                "images": {"type": "array", "items": Picture.model_json_schema()},
-                **ASKED,
-            },
-        },
-        "example": {"images": [{"image": PIXEL, "name": "part.png"}], "type": "scratch"},
-    },
-}
+SIMILAR = of_images(
+    Picture.model_json_schema(),
+    Asked.model_json_schema()["properties"],
+    {"images": [{"image": PIXEL, "name": "part.png"}], "type": "scratch"},
+)
 CONFIRMED = {
     "application/json": {
         "schema": Confirmed.model_json_schema(),
