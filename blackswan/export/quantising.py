@@ -26,6 +26,7 @@ def quantised(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Mode
     os.environ.setdefault("NNCF_CI", "1")  # nothing is reported to its makers
     import nncf
 
+    _split_products(graph.graph)
     names = {node.name for node in inside}
     outside = [node.name for node in graph.graph.node if node.name not in names]
     has_attention = any(node.op_type == "Softmax" for node in inside)
@@ -36,6 +37,32 @@ def quantised(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Mode
         model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
         subset_size=10_000,
     )
+
+
+def _split_products(graph: onnx.GraphProto) -> None:
+    """Write the products a A B + C outside the network as three nodes.
+
+    NNCF takes the C of any Gemm for a constant bias, and fails on one that is computed.
+    """
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        factors = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        if node.op_type != "Gemm" or _in_network(node) or factors["transA"] or factors["transB"]:
+            graph.node.append(node)
+            continue
+        left, right, added = node.input
+        product, scaled, alpha = (f"{node.output[0]}_{part}" for part in ("ab", "scaled", "alpha"))
+        graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(factors["alpha"], np.float32), alpha)
+        )
+        graph.node.extend(
+            [
+                onnx.helper.make_node("MatMul", [left, right], [product], product),
+                onnx.helper.make_node("Mul", [product, alpha], [scaled], scaled),
+                onnx.helper.make_node("Add", [scaled, added], list(node.output), node.name),
+            ]
+        )
 
 
 def _in_network(node: onnx.NodeProto) -> bool:
