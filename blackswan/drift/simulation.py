@@ -3,6 +3,13 @@
 Normal and anomalous images drift alike, after they were cropped and scaled, and masks move along.
 Beside the steps, in which all images drift by one severity, there is a ramp: the normal images as a
 stream, in order of time, that drifts evenly from nothing to the highest severity.
+
+Verdicts are those of evaluate_detector (evaluation/verdict.py): frames that were taken evenly from
+a clip count by how far apart they lie in the clip. A step is one test of one severity at its
+LEVEL. The ramp is looked at after each of its m images, each time at LEVEL / m (Bonferroni), so
+that all looks together are wrong about a threshold that holds at most as often as one step is. As
+flags follow one another the p-value falls by some 1 / alpha with each, so for m = 10 or 29 this
+costs about one image of delay.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +28,7 @@ from blackswan.errors import InputError
 from blackswan.evaluation.calibration import with_source
 from blackswan.evaluation.metrics import image_metrics
 from blackswan.evaluation.pixels import PixelMetrics
-from blackswan.evaluation.verdict import VOID, judge
+from blackswan.evaluation.verdict import LEVEL, VOID, judge, places
 
 STEP, RAMP = "step", "ramp"
 MEASURES = ("image_auroc", "pixel_auroc", "recall", "false_positive_rate")
@@ -34,7 +41,11 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Sample:
-    """Images in memory: facts has path, label, group, timestamp_s; a mask is None where unknown."""
+    """Images in memory, a mask is None where unknown.
+
+    facts has path, label, source, group, timestamp_s and place, that of a normal frame among all
+    normal frames of its video.
+    """
 
     facts: pd.DataFrame
     images: list[np.ndarray]
@@ -60,9 +71,9 @@ def draw(split: Split, most: int | None) -> Sample:
     facts = split.facts
     chosen: list[int] = []
     for label in (0, 1):
-        places = np.flatnonzero(facts.label == label)
-        count = min(len(places), most or len(places))
-        chosen += places[np.linspace(0, len(places) - 1, count).astype(int)].tolist()
+        found = np.flatnonzero(facts.label == label)
+        count = min(len(found), most or len(found))
+        chosen += found[np.linspace(0, len(found) - 1, count).astype(int)].tolist()
     if not chosen or facts.label[chosen[0]] != 0:
         raise InputError(f"the {split.name} split has no normal image that could drift; add some")
     chosen.sort()
@@ -70,7 +81,9 @@ def draw(split: Split, most: int | None) -> Sample:
     images = [decode_image(row.image) for row in rows]
     masks = [mask_of(row, image.shape[:2]) for row, image in zip(rows, images, strict=True)]
     columns = ["path", "label", "defect", "group", "timestamp_s"]
-    return Sample(facts.iloc[chosen][columns].reset_index(drop=True), images, masks)
+    facts = with_source(facts[columns])
+    facts["place"] = places(facts[facts.label == 0])
+    return Sample(facts.iloc[chosen].reset_index(drop=True), images, masks)
 
 
 def simulate(
@@ -138,7 +151,8 @@ def table_of(
 
     `pixels` has drift, severity and pixel_auroc of the steps; `calibration` is what the threshold
     comes from, as `judge` takes it. `breaks_at` is the lowest severity at which an exact test says
-    that the promise on false alarms is void; of a ramp, the severity that the stream had reached.
+    that the promise on false alarms is void; of a ramp, the severity that the stream had reached
+    when a look at it first said so, at LEVEL divided by the number of looks.
     """
     known = {(each["drift"], each["severity"]): each.get("pixel_auroc") for each in pixels}
     rows = []
@@ -182,21 +196,26 @@ def _line(
 def _ramp(
     drift: str, stream: pd.DataFrame, calibration: pd.DataFrame, threshold: float, alpha: float
 ) -> dict[str, Any]:
+    looks = len(stream)
     verdicts = [
-        _verdict(stream.iloc[: count + 1], calibration, threshold, alpha)
-        for count in range(len(stream))
+        _verdict(stream.iloc[: count + 1], calibration, threshold, alpha, LEVEL / looks)
+        for count in range(looks)
     ]
     broken = verdicts.index(VOID) if VOID in verdicts else None
     return {
         "drift": drift, "kind": RAMP, "severity": float(HIGHEST),
         "false_positive_rate": float((stream.image_score > threshold).mean()),
-        "n_normal": len(stream), "n_anomalous": 0, "verdict": verdicts[-1],
+        "n_normal": looks, "n_anomalous": 0, "verdict": verdicts[-1],
         "breaks_at": None if broken is None else float(stream.severity.iloc[broken]),
     }  # fmt: skip
 
 
 def _verdict(
-    normals: pd.DataFrame, calibration: pd.DataFrame, threshold: float, alpha: float
+    normals: pd.DataFrame,
+    calibration: pd.DataFrame,
+    threshold: float,
+    alpha: float,
+    level: float = LEVEL,
 ) -> str:
-    judged = with_source(normals.assign(flagged=normals.image_score > threshold))
-    return judge(calibration, judged, alpha).verdict
+    judged = normals.assign(flagged=normals.image_score > threshold)
+    return judge(calibration, judged, alpha, level).verdict

@@ -47,29 +47,34 @@ class Verdict:
         return ADVICE[self.verdict]
 
 
-def verdict(calibration: float, alarms: float, images: int, flags: int) -> Verdict:
+def verdict(
+    calibration: float, alarms: float, images: int, flags: int, level: float = LEVEL
+) -> Verdict:
     """Judge `flags` among `images` normal test images by the BetaBinomial tail.
 
     `calibration` is n and `alarms` r, of n + 1 p-values; both may be fractions, of images that
     count less than one. "void" rules out that the threshold holds, "holds" a rate of TOLERANCE
-    times alpha, each at LEVEL.
+    times alpha, each at `level`.
     """
     p_value = float(betabinom.sf(flags - 1, images, alarms, calibration + 1 - alarms))
     rate = min(1.0, TOLERANCE * alarms / (calibration + 1))
-    if p_value <= LEVEL:
+    if p_value <= level:
         said = VOID
-    elif binom.cdf(flags, images, rate) <= LEVEL:
+    elif binom.cdf(flags, images, rate) <= level:
         said = HOLDS
     else:
         said = UNSURE
     return Verdict(said, flags, images, p_value)
 
 
-def judge(calibration: pd.DataFrame, normals: pd.DataFrame, alpha: float) -> Verdict:
+def judge(
+    calibration: pd.DataFrame, normals: pd.DataFrame, alpha: float, level: float = LEVEL
+) -> Verdict:
     """Return the verdict on a threshold that the scores `calibration` set.
 
     Both tables have source, group and timestamp_s; `calibration` has the image_score of each image
-    once, `normals`, the normal test images, flagged.
+    once, `normals`, the normal test images, flagged, and `place` where they are but some of the
+    frames of their videos.
     """
     every = correlation_frames(calibration)
     count = len(calibration)
@@ -79,7 +84,7 @@ def judge(calibration: pd.DataFrame, normals: pd.DataFrame, alpha: float) -> Ver
     shares = normals.flagged.groupby([unit[key] for key in unit]).mean()
     # The share of alarms stays that of all n; only its scatter is that of fewer.
     alarms *= (independent + 1) / (count + 1)
-    return verdict(independent, float(alarms), len(shares), round(float(shares.sum())))
+    return verdict(independent, float(alarms), len(shares), round(float(shares.sum())), level)
 
 
 def correlation_frames(scores: pd.DataFrame) -> int:
@@ -103,9 +108,18 @@ def correlation_frames(scores: pd.DataFrame) -> int:
     return max(1, longest)
 
 
+def places(images: pd.DataFrame) -> pd.Series:
+    """Return the place of each frame in its source by time, from 0; NaN for photos."""
+    timed = images[images.timestamp_s.notna()]
+    return timed.groupby("source").timestamp_s.rank(method="first").sub(1).reindex(images.index)
+
+
 def units(images: pd.DataFrame, every: int) -> pd.DataFrame:
-    """Return what counts as one image: source and turn of `every` frames, or group of photos."""
-    timed = images.timestamp_s.notna()
-    turn = images[timed].groupby("source").timestamp_s.rank(method="first").sub(1) // every
-    name = turn.reindex(images.index).astype(str).where(timed, images.group)
+    """Return what counts as one image: source and turn of `every` frames, or group of photos.
+
+    Frames that were thinned have `place`, as `places` numbered them before: those that are left
+    are no neighbours, however they follow one another in the table.
+    """
+    place = images.place if "place" in images else places(images)
+    name = (place // every).astype(str).where(images.timestamp_s.notna(), images.group)
     return pd.DataFrame({"source": images.source, "unit": name})

@@ -11,9 +11,14 @@ from blackswan.drift.corruptions import AMOUNTS
 from blackswan.drift.pictures import drift_panels
 from blackswan.drift.simulation import RAMP, STEP, Sample, draw, simulate, table_of
 from blackswan.errors import InputError
+from blackswan.evaluation.verdict import judge
+from blackswan.seeds import generator
 
 PLACE = slice(4, 8)
 DRIFTS = ("brightness", "contrast", "shift")
+CALIBRATION = pd.DataFrame(
+    {"source": "", "group": [str(n) for n in range(39)], "timestamp_s": np.nan}
+).assign(image_score=np.linspace(90, 109.5, 39))
 
 
 class Brightest:
@@ -38,8 +43,10 @@ def sample():
         {
             "path": [f"{number}.png" for number in range(16)],
             "label": [0] * 12 + [1] * 4,
+            "source": "clip",
             "group": [f"clip/{number}" for number in range(16)],
             "timestamp_s": [*np.arange(12.0)[::-1], *np.arange(12.0, 16)],
+            "place": [*np.arange(12.0)[::-1], *[np.nan] * 4],
         }
     )
     return Sample(facts, images, masks)
@@ -51,10 +58,7 @@ def tabulated(sample, threshold=109.5):
     pixels = [
         {"drift": part.drift[0], "severity": part.severity[0], **metrics} for part, metrics in found
     ]
-    calibration = pd.DataFrame(
-        {"source": "", "group": [str(n) for n in range(39)], "timestamp_s": np.nan}
-    ).assign(image_score=np.linspace(90, 109.5, 39))
-    return scores, table_of(scores, pixels, calibration, threshold, alpha=0.05)
+    return scores, table_of(scores, pixels, CALIBRATION, threshold, alpha=0.05)
 
 
 def test_the_promise_breaks_where_normal_images_pass_the_threshold(sample):
@@ -80,6 +84,53 @@ def test_a_ramp_drifts_in_order_of_time(sample):
     [row] = table[(table.drift == "brightness") & (table.kind == RAMP)].to_dict("records")
     assert row["false_positive_rate"] == pytest.approx((added > 9.5).mean())
     assert 1 < row["breaks_at"] < 5
+
+
+def test_a_ramp_is_not_broken_by_the_first_of_many_looks(sample):
+    first, none = (sample.normal.facts.assign(kind=kind, severity=0.0) for kind in (RAMP, STEP))
+    scores = pd.concat(
+        [
+            none.assign(drift="none", image_score=100),
+            first.assign(drift="dust", image_score=[110, *[100] * 11]),
+            first.assign(drift="smear", image_score=[110, 110, *[100] * 10]),
+        ]
+    )
+    ramps = table_of(scores, [], CALIBRATION, 109.5, alpha=0.05).set_index("drift")
+    # One flag of one has a p-value of 2/40, which a single look would take; two have 6/1640.
+    assert np.isnan(ramps.breaks_at["dust"])
+    assert ramps.breaks_at["smear"] == 0
+
+
+def test_frames_taken_evenly_from_a_clip_are_no_neighbours(tmp_path):
+    rows = [
+        Row(f"{n:02}.png", encode_png(np.full((16, 16, 3), 100, np.uint8)), None, 0, "", False,
+            False, f"clip/{n // 5}", n / 25)
+        for n in range(50)
+    ]  # fmt: skip
+    write_shards(tmp_path, "test", rows, 50)
+    sample = draw(Split(tmp_path, "test"), 10)
+    assert sample.facts.place.tolist() == [0, 5, 10, 16, 21, 27, 32, 38, 43, 49]
+    calibration = pd.DataFrame({"source": "clip", "timestamp_s": np.arange(200) / 25}).assign(
+        group="clip/0", image_score=generator(0, "lingers").random(40).repeat(5)
+    )
+    flagged = sample.normal.facts.assign(flagged=True)
+    assert judge(calibration, flagged, 0.05).images == 10
+    assert judge(calibration, flagged.drop(columns="place"), 0.05).images <= 4
+
+
+def test_photos_drift_like_frames_and_count_by_groups(tmp_path):
+    rows = [
+        Row(f"{n}.png", encode_png(np.full((16, 16 + n % 2, 3), 100, np.uint8)), None, int(n >= 6),
+            "scratch" if n >= 6 else "", False, False, f"{n // 2}", None)
+        for n in range(10)
+    ]  # fmt: skip
+    write_shards(tmp_path, "test", rows, 10)
+    sample = draw(Split(tmp_path, "test"), None)
+    assert sample.facts.place.isna().all()
+    _, table = tabulated(sample)
+    bright = table[(table.drift == "brightness") & (table.kind == STEP)]
+    assert bright.breaks_at.tolist() == [2] * 6
+    assert (bright.n_normal == 6).all()
 
 
 def test_masks_move_with_their_images(sample):

@@ -12,6 +12,7 @@ from blackswan.evaluation.verdict import (
     VOID,
     correlation_frames,
     judge,
+    places,
     units,
     verdict,
 )
@@ -94,6 +95,21 @@ def test_a_correlation_time_counts_once_and_a_group_of_photos_too():
     flagged = np.array([True, False, True, True])
     found = judge(table(np.zeros(40), timed=False), photos.assign(flagged=flagged), 0.05)
     assert (found.images, found.flags) == (2, 2)  # 1.5 of two groups
+
+
+def test_frames_that_were_thinned_count_by_their_places():
+    videos = pd.concat([table(np.zeros(7), "a"), table(np.zeros(4), "b")], ignore_index=True)
+    videos["place"] = places(videos)
+    assert videos.place.tolist() == [*range(7), *range(4)]
+    thinned = videos.iloc[::3]  # 0, 3 and 6 of a, 2 of b
+    assert units(thinned, 3).unit.tolist() == ["0.0", "1.0", "2.0", "0.0"]
+    assert units(thinned.drop(columns="place"), 3).unit.tolist() == ["0.0"] * 4
+    assert places(table(np.zeros(2), timed=False)).isna().all()
+
+
+def test_a_stricter_level_says_less():
+    assert verdict(39, 2, 1, 1, 0.05).verdict == VOID
+    assert verdict(39, 2, 1, 1, 0.05 / 2).verdict == UNSURE
 
 
 def test_frames_that_repeat_prove_nothing_new():
