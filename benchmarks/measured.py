@@ -84,6 +84,7 @@ RESULTS = {  # result -> where the code that it measured begins
         "benchmarks/screw/gaussian_patches.py",
         "params.yaml",
     ],
+    "screw/drift/patchcore.csv": [*PIPELINE, "stages/simulate_drift.py"],
     "screw/efficient_ad_steps.csv": WITH_TEACHER,
     "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": WITH_TEACHER,
