@@ -6,10 +6,10 @@
 Writes benchmarks/drift.json; without arguments both.
 
 Normal images of three sources are dealt at random: some fit PaDiM, the others are the pool. Half
-of the pool, drawn anew each time, are the held-out images; the other half, drifted or not, is a
-window, and 50 draws from it, with replacement, a stream. Frames of the clip, dealt at random, are
-exchangeable here, which those of a camera are not. The level of a window test is 0.05, and the
-CUSUM may report once in 1,000 images. Then detectors on screws, whose threshold is set anew by 50
+of the pool, drawn anew each time, are the held-out images; of the other half, drifted or not, up to
+50 are a window, and all a stream, no image twice, in which a drift is to be found by the 50th.
+Frames of the clip, dealt at random, are exchangeable here, which those of a camera are not. The
+level of a window test is 0.05, and the CUSUM may report once in 1,000 images. Then detectors on screws, whose threshold is set anew by 50
 drifted normal images, or whose scores are moved by the median of the first 20. Detectors see 112
 pixels. The sources besides the sample clip lie in ../shared/data.
 """
@@ -45,10 +45,10 @@ DATASET, WEIGHTS = Path("data/dataset"), Path("data/weights")
 SHARED = Path("../shared/data")
 SCREW = SHARED / "mvtec/screw"
 FITTED = {"sample clip": 40, "screw": 80, "aliens": 14}  # images that PaDiM learns from
-POOL = 60  # images at most
+POOL = 240  # images at most
 SIDE = 112  # pixels that a detector sees: half the default, for there are many images
 SEVERITIES = (1, 3, 5)
-LEVEL, PER_REPORT, STREAM = 0.05, 1000, 50
+LEVEL, PER_REPORT, WINDOW = 0.05, 1000, 50
 DRAWS, DRAWS_OF_DRIFT = 500, 20
 ALPHA, CALIBRATING, CONFIRMED, WARM_UP = 0.05, 60, 50, 20
 RECALIBRATED = {
@@ -108,8 +108,8 @@ def measure(name: str, images: list[np.ndarray]) -> dict[str, Any]:
 
     def drawn(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         order = rng.permutation(len(still))
-        window = rows[order[half:]]
-        return still[order[:half]], window, window[rng.integers(0, len(window), STREAM)]
+        stream = rows[order[half:]]
+        return still[order[:half]], stream[:WINDOW], stream
 
     false = dict.fromkeys([*WINDOW_TESTS, "cusum"], 0)
     for number in tqdm(range(DRAWS), desc=f"{name}, no drift", disable=None):
@@ -124,10 +124,10 @@ def measure(name: str, images: list[np.ndarray]) -> dict[str, Any]:
             found: dict[str, list[float]] = {key: [] for key in WINDOW_TESTS}
             delays = []
             for number in range(DRAWS_OF_DRIFT):
-                held_out, window, stream = drawn(moved)
+                held_out, window, _ = drawn(moved)
                 for key, test in WINDOW_TESTS.items():
                     found[key].append(test(held_out, window, rng) <= LEVEL)
-                delays += [at[0] + 1 for at in [watch(held_out, stream, usual, number)] if at]
+                delays += [at[0] + 1 for at in [watch(held_out, window, usual, number)] if at]
             power.setdefault(drift, {})[str(severity)] = {
                 **{key: float(np.mean(values)) for key, values in found.items()},
                 "cusum": len(delays) / DRAWS_OF_DRIFT,
@@ -135,13 +135,14 @@ def measure(name: str, images: list[np.ndarray]) -> dict[str, Any]:
             }
     cusum = false.pop("cusum")
     return {
-        "fitted": len(learnt), "held_out": half, "window": len(pool) - half,
+        "fitted": len(learnt), "held_out": half, "window": min(WINDOW, len(pool) - half),
+        "stream": len(pool) - half,
         "false_alarms": {
             key: dict(zip(("rate", "low", "high"),
                           (count / DRAWS, *exact_bounds(count / DRAWS, DRAWS)), strict=True))
             for key, count in false.items()
         },
-        "cusum_reports_per_1000": 1000 * cusum / (DRAWS * STREAM),
+        "cusum_reports_per_1000": 1000 * cusum / (DRAWS * (len(pool) - half)),
         "power": power,
         "missed_at_3": {
             key: [drift for drift in NAMES if power[drift]["3"][key] < 0.95]
