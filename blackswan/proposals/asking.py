@@ -1,6 +1,8 @@
 """Ask a model about one image after the other, within a budget, or show what would be asked."""
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +37,11 @@ class Budget:
     price_in: float  # of a million tokens
     price_out: float
     tokens_per_image: int  # at most
+
+    def __post_init__(self) -> None:
+        """Raise InputError where a number is none, for no cost would be above it."""
+        if not all(map(math.isfinite, (self.most, self.price_in, self.price_out))):
+            raise InputError("--budget, --price-in and --price-out take numbers; write 0 for none")
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
         """Return what tokens cost."""
@@ -127,7 +134,10 @@ def dry_run(question: Question, candidates: Iterable[Candidate], path: Path, fol
     """Write what would be asked into a folder; return how many requests.
 
     Each has a folder of its own with its pictures, and request.json, which names their files.
+    Raises InputError where the folder holds something else.
     """
+    if folder.is_dir() and any(not re.fullmatch(r"\d{4,}", item.name) for item in folder.iterdir()):
+        raise InputError(f"{folder} holds other files; name another folder with --dry-run")
     asked = {(row.sha256, row.model, row.prompt) for row in read_proposals(path)}
     count = 0
     with replace_folder(folder) as partial:

@@ -128,7 +128,7 @@ class Endpoint:
                 **shared,
             )
         else:
-            key = os.environ.get(KEY) or ("none" if where.is_here else "")
+            key = _key(KEY) or ("none" if where.is_here else "")
             if not key:
                 raise InputError(f"{KEY} is not set; export it, with a key of {where.host}")
             self._client = openai.OpenAI(api_key=key, base_url=where.url, **shared)
@@ -195,6 +195,14 @@ def _code(error: openai.APIStatusError) -> str:
     )
 
 
+def _key(name: str) -> str:
+    """Return a key of the environment, "" for none; raises InputError where no header can be it."""
+    key = os.environ.get(name, "")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"{name} holds a space, a line break or a letter; export the key alone")
+    return key
+
+
 def _version() -> str:
     version = os.environ.get(AZURE_VERSION)
     if not version:
@@ -203,7 +211,7 @@ def _version() -> str:
 
 
 def _azure_login() -> dict[str, str | Callable[[], str]]:
-    if key := os.environ.get(AZURE_KEY):
+    if key := _key(AZURE_KEY):
         return {"api_key": key}
     provider = get_bearer_token_provider(DefaultAzureCredential(), SCOPE)
     return {"azure_ad_token_provider": provider}

@@ -37,8 +37,16 @@ class Question:
 
     model: str
     prompt: Prompt
-    defects: Sequence[str]  # the known types
+    defects: list[str]  # the known types
     max_tokens: int  # of an answer
+
+    def __post_init__(self) -> None:
+        """Raise InputError where a type has a name that means something else, or none."""
+        for name in self.defects:
+            if name in (NONE, NEW) or not name.strip() or self.defects.count(name) > 1:
+                raise InputError(
+                    f"{shown(repr(name))} cannot be a type of defect; give each another name, once"
+                )
 
 
 @dataclass(frozen=True)

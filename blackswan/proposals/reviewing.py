@@ -49,7 +49,8 @@ def write_review(path: Path, proposals: Path) -> tuple[int, int]:
     latest = {proposal.image: proposal for proposal in _some(proposals)}
     new = [_row(proposal) for image, proposal in latest.items() if image not in there]
     with replace_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        columns = [*rows[0]] if rows else COLUMNS  # and those that a person added
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*rows, *new])
     return len(rows) + len(new), len(new)
