@@ -161,6 +161,14 @@ def test_a_missing_key_is_named():
         Endpoint(address(None), "gpt", 0, 1)
 
 
+def test_a_key_that_no_header_can_hold_is_named(monkeypatch):
+    for key in ("word\n", "w\xf6rd", "two words"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(InputError, match="^OPENAI_API_KEY holds a space") as raised:
+            Endpoint(address(None), "gpt", 0, 1)
+        assert key.strip() not in str(raised.value)
+
+
 def test_azure_is_asked_by_deployment_and_version(monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", SECRET)
     with answering(completion(NORMAL)) as (url, requests):

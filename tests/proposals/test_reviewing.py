@@ -68,6 +68,7 @@ def test_the_review_proposes_but_signs_nothing(project):
     assert {each["reviewer"] for each in rows} == {""}
     assert rows[2]["proposal"] == "disputed normal none: Smooth, all over. (detector: anomalous)"
     edit(project, n1=("normal", "", "anna"))
+    assert write_review(project / "review.csv", project / "proposals.csv") == (5, 0)
     before = (project / "review.csv").read_text()
     with opened(project / "proposals.csv") as table:
         table.add(row(7))
