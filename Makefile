@@ -21,7 +21,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow drift bench stale lint push pull readme azurite azurite-stop mlflow cloud serve clean
+.PHONY: help repro test test-slow drift bench stale lint push pull readme azurite azurite-stop mlflow cloud serve propose clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,12 +83,17 @@ serve: $(VENV)/.serve $(VENV)/.memory ## the inspection page of DETECTOR on PORT
 	blackswan serve data/detectors/$(DETECTOR) --port $(PORT) --open \
 		--decisions decisions --memory $(MEMORY) --streams streams
 
+propose: $(VENV)/.llm ## show what `blackswan propose-labels` would send of DETECTOR's test images, in .propose/
+	@test -d data/detectors/$(DETECTOR) || { echo "data/detectors/$(DETECTOR) is missing; run make repro, or make pull" >&2; exit 1; }
+	blackswan propose-labels ask data/detectors/$(DETECTOR) data/dataset/test --model MODEL --images 5 \
+		--price-in 0 --price-out 0 --budget 0 --dry-run .propose
+
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
 	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
 		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
 
-$(VENV)/.memory $(VENV)/.mlflow $(VENV)/.serve $(VENV)/.spark: $(VENV)/.core
+$(VENV)/.llm $(VENV)/.memory $(VENV)/.mlflow $(VENV)/.serve $(VENV)/.spark: $(VENV)/.core
 	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[$(@:$(VENV)/.%=%)]'
 	@touch $@

@@ -2,14 +2,15 @@
 
 Then `export` makes a graph of it that runs without torch, `recalibrate` follows a camera that
 drifts, `serve` answers others over HTTP, `register`, `endpoint` and `invoke` bring a model to them
-by MLflow, and `index` and `similar` remember defects. Each command calls `explained`, before Typer
-makes its own words of an interruption.
+by MLflow, `index` and `similar` remember defects, `propose-labels` asks a language model what it
+sees. Each command calls `explained`, before Typer makes its own words of an interruption.
 """
 
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -21,6 +22,7 @@ import typer
 
 from blackswan.data.files import kind_of, state_of
 from blackswan.data.quarantine import TABLE as QUARANTINE
+from blackswan.data.records import SourceImage
 from blackswan.data.sources import video
 from blackswan.data.sources.folder import Params as Folders
 from blackswan.data.sources.opening import SourceParams
@@ -30,6 +32,7 @@ from blackswan.distributed.scoring import spread_with_spark
 from blackswan.errors import InputError, cause, explained
 from blackswan.evaluation import source_check
 from blackswan.export.runtime import Runtime, is_export, load
+from blackswan.outputs import write_json
 from blackswan.params import PARAMS, Engine, load_section
 from blackswan.reporting.verdicts import (
     Judge,
@@ -43,11 +46,20 @@ MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 FRAMES = Path("data/frames")
 DRIFTS = Path("data/drift")
+PROPOSALS, REVIEW = Path("data/proposals.csv"), Path("data/review.csv")
+CORRECTIONS = Path("data/corrections.csv")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 decisions_app = typer.Typer(no_args_is_help=True)
 app.add_typer(decisions_app, name="decisions", help="What people decided of images.")
+
+proposals_app = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    proposals_app,
+    name="propose-labels",
+    help="What a language model says of images, for people to review; never a label by itself.",
+)
 
 
 @app.callback()
@@ -219,7 +231,7 @@ def watch(
 @decisions_app.command("export")
 def export_decisions(
     decisions: Annotated[Path, typer.Argument(help="folder that `blackswan serve` keeps them in")],
-    out: Annotated[Path, typer.Option(help="what `label` reads")] = Path("data/corrections.csv"),
+    out: Annotated[Path, typer.Option(help="what `label` reads")] = CORRECTIONS,
     add_images: Annotated[
         bool, typer.Option(help="copy what data/frames does not hold into source.path")
     ] = False,
@@ -251,6 +263,87 @@ def similar(
 ) -> None:
     """Show which remembered defects look like those of a photo, and the type that they vote for."""
     explained(lambda: _similar(model, image, memory, most))
+
+
+@proposals_app.command("ask")
+def ask(
+    detector: Annotated[
+        Path, typer.Argument(help="folder of a model, such as data/detectors/padim")
+    ],
+    source: Annotated[
+        Path, typer.Argument(help="a video, a folder of videos or photos, or a table")
+    ],
+    model: Annotated[str, typer.Option(help="as the endpoint calls it; at Azure the deployment")],
+    price_in: Annotated[float, typer.Option(min=0, help="of a million tokens that are sent")],
+    price_out: Annotated[float, typer.Option(min=0, help="of a million tokens of answers")],
+    budget: Annotated[float, typer.Option(min=0, help="what all rows of --out may cost")],
+    images: Annotated[int, typer.Option(min=1, help="that are asked about at most")] = 50,
+    sample: Annotated[bool, typer.Option(help="at random, not the least certain ones")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of the sample")] = 0,
+    defect: Annotated[
+        list[str] | None, typer.Option(help="known type, again for more; default: of data/frames")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="file of instructions of your own")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="of the endpoint; default: OPENAI_BASE_URL, or OpenAI")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="table of the proposals")] = PROPOSALS,
+    dry_run: Annotated[
+        Path | None, typer.Option(help="folder that gets what would be sent; nobody is asked")
+    ] = None,
+    yes: Annotated[bool, typer.Option(help="images may leave this machine")] = False,
+    tokens_per_image: Annotated[
+        int, typer.Option(min=1, help="that a picture of up to 1024 pixels takes at most")
+    ] = 1500,
+    max_tokens: Annotated[int, typer.Option(min=1, help="of an answer")] = 1000,
+    retries: Annotated[int, typer.Option(min=0, max=20, help="of a request")] = 4,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="for an answer")] = 60,
+    every_n_seconds: Annotated[float, typer.Option(min=0, help="of a video; 0: all frames")] = 0,
+) -> None:
+    """Ask a language model about the images of which a detector is least certain.
+
+    Three pictures of each go to /chat/completions: crop, image and heatmap. The key is read from
+    OPENAI_API_KEY; where AZURE_OPENAI_ENDPOINT is set, from AZURE_OPENAI_API_KEY or by a login.
+    """
+    limits = {"tokens_per_image": tokens_per_image, "max_tokens": max_tokens,
+              "retries": retries, "seconds": max_seconds}  # fmt: skip
+    explained(
+        lambda: _ask(
+            detector, source, model, (price_in, price_out, budget), images,
+            seed if sample else None, defect, prompt, base_url, out, dry_run, limits,
+            every_n_seconds, yes=yes,
+        )
+    )  # fmt: skip
+
+
+@proposals_app.command("review")
+def review(
+    out: Annotated[Path, typer.Option(help="table that a person fills in")] = REVIEW,
+    proposals: Annotated[Path, typer.Option(help="table of the proposals")] = PROPOSALS,
+) -> None:
+    """Make a table to review: correct label and defect, and write who you are as the reviewer."""
+    explained(lambda: _review(out, proposals))
+
+
+@proposals_app.command("confirm")
+def confirm(
+    review: Annotated[Path, typer.Argument(help="table with image,label,defect,reviewer")] = REVIEW,
+    proposals: Annotated[Path, typer.Option(help="table of the proposals")] = PROPOSALS,
+    out: Annotated[Path, typer.Option(help="what `label` reads")] = CORRECTIONS,
+) -> None:
+    """Make corrections of the rows that have a reviewer, from which the next `dvc repro` learns."""
+    explained(lambda: _confirm(review, proposals, out))
+
+
+@proposals_app.command("report")
+def report(
+    labels: Annotated[Path, typer.Argument(help="table with image,label, or a review")],
+    proposals: Annotated[Path, typer.Option(help="table of the proposals")] = PROPOSALS,
+    out: Annotated[Path, typer.Option(help="JSON")] = Path("metrics/proposals.json"),
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+) -> None:
+    """Compare proposals with labels of people: Cohen's kappa, abstentions, cost."""
+    explained(lambda: _report(labels, proposals, out, seed))
 
 
 @app.command()
@@ -543,6 +636,110 @@ def _similar(model: Path, image: Path, memory: Path, most: int) -> None:
         )
         for neighbor in likeness.neighbors:
             print(f"  {neighbor.similarity:.3f} {neighbor.facts['type']} {neighbor.facts['image']}")
+
+
+def _ask(
+    detector: Path,
+    source: Path,
+    name: str,
+    prices: tuple[float, float, float],
+    most: int,
+    seed: int | None,
+    defects: list[str] | None,
+    prompt: Path | None,
+    base_url: str | None,
+    out: Path,
+    folder: Path | None,
+    limits: dict[str, Any],
+    every_n_seconds: float,
+    *,
+    yes: bool,
+) -> None:
+    if folder is None and find_spec("openai") is None:
+        raise InputError("language models need the extra `llm`; pip install -e '.[llm]'")
+    from blackswan.proposals import asking, choosing, questions, table
+
+    price_in, price_out, money = prices
+    budget = asking.Budget(money, price_in, price_out, limits["tokens_per_image"])
+    known = questions.known_defects(FRAMES, CORRECTIONS) if defects is None else defects
+    question = questions.Question(
+        name, questions.read_prompt(prompt or questions.PROMPT), known, limits["max_tokens"]
+    )
+    endpoint = None
+    if folder is None:
+        from blackswan.proposals.endpoint import Endpoint, address
+
+        endpoint = Endpoint(address(base_url), name, limits["retries"], limits["seconds"])
+    model, files = load(detector), list_source(source)
+    if (done := preprocessing_of(files)) is not None:
+        model = model.for_prepared(done)
+    sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
+
+    def images() -> Iterable[SourceImage]:
+        return open_images(source, files, sampling, model.facts.preprocessing.bit_depth)
+
+    if seed is None:
+        positions = choosing.least_certain(model, images, most)
+    else:
+        positions = choosing.sample(images, most, seed)
+    found = choosing.candidates(model, images, positions)
+    if folder is not None:
+        count = asking.dry_run(question, found, out, folder)
+        print(f"{count} images, at most {count * budget.most_of(question):.6g}; see {folder}")
+        return
+    assert endpoint is not None, "there is one, unless nobody is asked"
+    if not endpoint.where.is_here and not yes:
+        _agree_to_send(
+            len(positions), endpoint.where.host, len(positions) * budget.most_of(question)
+        )
+    outcome = asking.ask_all(endpoint, question, budget, found, out)
+    counts = ", ".join(f"{outcome.counts[status]} {status}" for status in table.STATUSES)
+    print(f"{counts}, {outcome.before} asked before; {outcome.cost:.6g} spent in all; see {out}")
+
+
+def _agree_to_send(count: int, host: str, cost: float) -> None:
+    said = f"crop, image and heatmap of up to {count} images leave this machine, for {host}"
+    if not sys.stdin.isatty():
+        raise InputError(f"{said}; --yes allows it")
+    if not typer.confirm(f"{said}, at a cost of at most {cost:.6g}. Go on?", err=True):
+        raise InputError("nothing was sent; --dry-run FOLDER shows what would be")
+
+
+def _review(out: Path, proposals: Path) -> None:
+    from blackswan.proposals.reviewing import write_review
+
+    count, new = write_review(out, proposals)
+    print(f"{out}: {count} images, {new} of them new; fill in label, defect and reviewer")
+
+
+def _confirm(review: Path, proposals: Path, out: Path) -> None:
+    from blackswan.proposals.reviewing import confirm
+
+    source = load_section(SourceParams, "source").path
+    done = confirm(review, proposals, out, FRAMES, source)
+    print("; ".join(filter(None, [
+        f"{out}: {done.corrections} images of {FRAMES}",
+        f"{done.others} that were decided elsewhere stay" if done.others else "",
+        f"{done.unknown} left out, for {FRAMES} does not hold them" if done.unknown else "",
+        f"{done.open} have no reviewer" if done.open else "",
+    ])))  # fmt: skip
+
+
+def _report(labels: Path, proposals: Path, out: Path, seed: int) -> None:
+    from blackswan.proposals.agreement import report
+    from blackswan.proposals.reviewing import read_labels
+
+    found = report(proposals, read_labels(labels), seed)
+    write_json(out, found)
+    for one in found["by"]:
+        kappa = one["kappa"]
+        interval = "" if kappa["low"] is None else f" [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+        value = "not defined" if kappa["kappa"] is None else f"{kappa['kappa']:.2f}{interval}"
+        print(
+            f"{one['model']}, {one['prompt']}: kappa {value} on {one['answered']} images, "
+            f"{sum(one['abstained'].values())} of {one['asked']} abstained, cost {one['cost']:.6g}"
+        )
+    print(f"see {out}")
 
 
 def _invoke(

@@ -11,13 +11,13 @@ from conftest import ROOT
 # In the order in which an image goes through them.
 FOLDERS = [
     "data", "networks", "detectors", "evaluation", "reporting", "distributed", "tracking", "export",
-    "memory", "drift", "serving",
+    "memory", "drift", "proposals", "serving",
 ]  # fmt: skip
 GROUND, COMMAND_LINE = 0, len(FOLDERS) + 1
 # What an extra brings is imported in its own folder alone.
 EXTRAS = {
     "pyspark": "distributed", "mlflow": "tracking", "openvino": "export", "onnxruntime": "export",
-    "nncf": "export",
+    "nncf": "export", "openai": "proposals",
     "qdrant_client": "memory", "fastapi": "serving", "prometheus_client": "serving",
 }  # fmt: skip
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "blackswan").rglob("*.py"))

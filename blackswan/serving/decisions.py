@@ -5,7 +5,6 @@ once the row is on the disk (write-ahead log, synchronous FULL), so what it retu
 """
 
 import errno
-import hashlib
 import os
 import sqlite3
 import tempfile
@@ -223,11 +222,6 @@ class Decisions:
         finally:
             if self._table.in_transaction:
                 self._table.execute("ROLLBACK")
-
-
-def sha256_of(content: bytes) -> str:
-    """Return what an image is known by."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _says(decision: Decision) -> tuple[str, ...]:

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from blackswan.data.corrections import Correction, write_corrections
+from blackswan.data.corrections import Correction
 from blackswan.data.decoding import FORMATS
-from blackswan.data.files import frame_name, list_images
-from blackswan.data.records import read_index
+from blackswan.data.known import keep_corrections, known_frames, known_photos
 from blackswan.data.sources import video
 from blackswan.data.sources.folder import Params
 from blackswan.errors import InputError, shown
 from blackswan.outputs import replace_file
-from blackswan.serving.decisions import TABLE, Decision, Decisions, sha256_of
+from blackswan.serving.decisions import TABLE, Decision, Decisions
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp",
             "GIF": ".gif", "PPM": ".ppm", "HEIF": ".heic"}  # fmt: skip
@@ -26,8 +25,9 @@ SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP"
 def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params | None) -> str:
     """Write the decisions of `folder` that concern images of `frames` to `out`; say what was done.
 
-    With `folders`, those of the source, images that it does not hold are copied into it, for the
-    next run to read. Raises InputError where there are no decisions, or the source takes no photos.
+    What `out` has from elsewhere stays, unless a decision is later. With `folders`, those of the
+    source, images that it does not hold are copied into it, for the next run to read. Raises
+    InputError where there are no decisions, or the source takes no photos.
     """
     if not (folder / TABLE).is_file():
         raise InputError(
@@ -36,7 +36,7 @@ def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params 
     decisions = Decisions(folder)
     try:
         counted = {one.sha256: one for one in decisions.counted()}
-        made, photos = _frames(frames), _photos(source)
+        made, photos = known_frames(frames), known_photos(source)
         held = {image for image, _ in made}
         pairs = [*made, *(pair for pair in photos if pair[0] in held)]
         known, there = {sha256 for _, sha256 in pairs}, {sha256 for _, sha256 in photos}
@@ -53,15 +53,17 @@ def export(folder: Path, out: Path, frames: Path, source: Path, folders: Params 
         decision = counted.get(sha256)
         if decision and (image not in latest or latest[image].id < decision.id):
             latest[image] = decision
-    write_corrections(
+    others = keep_corrections(
         out,
-        [
+        (
             Correction(image, one.label, one.defect, shown(one.user), one.time)
             for image, one in latest.items()
-        ],
+        ),
+        held,
     )
     return "; ".join(filter(None, [
         f"{out}: {len(latest)} images of {frames}",
+        f"{others} that were decided elsewhere stay" if others else "",
         f"{waiting} of {source} that no run has read yet: export again after it" if waiting else "",
         _told(new, frames, source, added=folders is not None),
     ]))  # fmt: skip
@@ -78,27 +80,6 @@ def _told(new: list[Decision], frames: Path, source: Path, *, added: bool) -> st
     if source.is_file():
         return f"{left_out}; {source} takes no photos, a folder of photos as source.path would"
     return f"{left_out}; --add-images copies them to {source}"
-
-
-def _frames(folder: Path) -> list[tuple[str, str]]:
-    """Return the frames of a folder, each with the sha256 of its file."""
-    return [
-        (frame.image, sha256_of((folder / frame.image).read_bytes()))
-        for frame in read_index(folder / "index.csv")
-    ]
-
-
-def _photos(source: Path) -> list[tuple[str, str]]:
-    """Return which frame is made of each photo of a source, with the sha256 of the photo."""
-    if not source.is_dir() or video.list_videos(source):
-        return []
-    return [
-        (
-            f"images/{frame_name(file.relative_to(source).with_suffix('').as_posix())}.png",
-            sha256_of(file.read_bytes()),
-        )
-        for file in list_images(source)
-    ]
 
 
 def _check_source(source: Path, folders: Params) -> None:

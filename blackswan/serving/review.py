@@ -12,10 +12,11 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blackswan.data.decoding import FORMATS
+from blackswan.data.known import sha256_of
 from blackswan.errors import InputError, shown
 from blackswan.params import Section
 from blackswan.serving import bank
-from blackswan.serving.decisions import Decision, Decisions, OvertakenError, Rate, sha256_of
+from blackswan.serving.decisions import Decision, Decisions, OvertakenError, Rate
 from blackswan.serving.intake import parsed, read_file
 from blackswan.serving.problems import Refused, problem
 from blackswan.serving.routes import PIXEL, PROBLEMS, described, route

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from blackswan.data.known import sha256_of
 from blackswan.errors import InputError
-from blackswan.serving.decisions import Decision, Decisions, OvertakenError, sha256_of
+from blackswan.serving.decisions import Decision, Decisions, OvertakenError
 
 A, B = sha256_of(b"a"), sha256_of(b"b")
 

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from blackswan import cli
 from blackswan.data.images import encode_png, write_png
+from blackswan.data.known import sha256_of
 from blackswan.data.records import read_index
-from blackswan.serving.decisions import Decision, Decisions, sha256_of
+from blackswan.serving.decisions import Decision, Decisions
 
 
 def keep(decisions, content, label, defect="", name="part.png"):

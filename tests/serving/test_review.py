@@ -18,6 +18,7 @@ from conftest import make_model
 
 from blackswan.data.decoding import decode_turned
 from blackswan.data.images import encode_png
+from blackswan.data.known import sha256_of
 from blackswan.evaluation import model
 
 pytest.importorskip("fastapi")
@@ -26,7 +27,7 @@ pytest.importorskip("prometheus_client")
 from starlette.testclient import TestClient
 
 from blackswan.serving.app import Service
-from blackswan.serving.decisions import Decisions, sha256_of
+from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Loaded
 
 
