@@ -304,7 +304,7 @@ def test_probes_and_facts(client):
     (facts,) = client.get("/v1/detectors").json()["detectors"]
     assert facts == DETECTOR | {
         "alpha": 0.2, "threshold": 5.0, "threshold_from": "4 images", "data_sha256": "0" * 64,
-        "added_normals": 0, "added_to": None,
+        "added_normals": 0, "added_to": None, "cameras": [],
     }  # fmt: skip
     assert refusal(client.get("/none")) == (
         404, "GET /none is not offered; see /openapi.json",
