@@ -25,10 +25,10 @@ from blackswan.outputs import replace_file
 from blackswan.params import Section, load_section
 
 FACTS = "model.json"
-MASKS = 64  # of cameras and sizes, remembered
 NORMALS = "normal_scores.parquet"  # set and image_score of normal images, which p-values count
 FITTED = "fitted"  # what the detector itself saved
 IGNORED = "ignored.json"  # regions that did not count when its threshold was set, if any
+MASKS = 64  # of cameras and sizes of photos, remembered
 
 
 class Scale(Section):
@@ -63,6 +63,14 @@ class Verdicts:
     logits: np.ndarray | None = None  # (N, 2) of normal and anomalous, which these are of
 
 
+class Seen(NamedTuple):
+    """What a detector sees of a photo."""
+
+    image: np.ndarray  # uint8 (H, W, 3)
+    ignored: Mask  # what of it does not count, bool (H, W)
+    pose: np.ndarray | None  # how the photo was laid
+
+
 class Model:
     """A detector with all that its verdicts need."""
 
@@ -86,7 +94,7 @@ class Model:
 
     def see(
         self, photo: np.ndarray, also: Ignored | None = None, name: str = "the image"
-    ) -> "Seen":
+    ) -> Seen:
         """Crop and scale a photo; its own regions do not count of it, nor those of `also`."""
         preprocessing = self.facts.preprocessing
         pose = preprocessing.find_pose(photo)
@@ -153,7 +161,7 @@ class Model:
             [Seen(image, self._mask(image.shape[:2], None), None) for image in images]
         )
 
-    def score_seen(self, seen: "Sequence[Seen]") -> Verdicts:
+    def score_seen(self, seen: Sequence[Seen]) -> Verdicts:
         """Judge what `see` returned."""
         found = []
         for batch in of_one_size(seen, len(seen), lambda one: one.image):
@@ -170,14 +178,6 @@ class Model:
             found[0].probabilities,
             np.concatenate(logits) if logits else None,
         )
-
-
-class Seen(NamedTuple):
-    """What a detector sees of a photo."""
-
-    image: np.ndarray  # uint8 (H, W, 3)
-    ignored: Mask  # what of it does not count, bool (H, W)
-    pose: np.ndarray | None  # how the photo was laid
 
 
 def save(
