@@ -323,7 +323,8 @@ def _ask(
 ) -> vote.Vote:
     """Ask one defect of a memory of some others, calibrated on them alone."""
     known = [kinds[place] for place in others]
-    calibration = vote.calibrate(vectors[others], known, [groups[place] for place in others], block)
+    page = vectors[others], known, [groups[place] for place in others]
+    calibration = vote.calibrate(lambda: [page], len(others), block)
     similarities = vectors[others] @ vectors[number]
     order = np.argsort(-similarities, kind="stable")[: block.neighbors]
     return vote.judge(
@@ -340,7 +341,7 @@ def index() -> Iterator[Part]:
     for size in SIZES:
         rng = np.random.default_rng(size)
         vectors = _unit(rng.normal(size=(size, side)))
-        store = Store(side)
+        store = Store(side, "drawn")
         store.prepare("drawn")
         begin = time.process_time()
         for start in range(0, size, 250):

@@ -23,6 +23,7 @@ import typer
 from blackswan.data.files import kind_of, state_of
 from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.records import SourceImage
+from blackswan.data.regions import Ignored, read_all, read_regions
 from blackswan.data.sources import video
 from blackswan.data.sources.folder import Params as Folders
 from blackswan.data.sources.opening import SourceParams
@@ -80,13 +81,17 @@ def score(
         float, typer.Option(min=0, max=1, help="of the images, listed in quarantine.csv")
     ] = 0,
     engine: Annotated[Engine, typer.Option(help="spark: photos, by a cluster")] = "local",
+    ignore: Annotated[Path | None, typer.Option(help="JSON of regions that do not count")] = None,
+    camera: Annotated[str, typer.Option(help="of which these regions are")] = "camera",
 ) -> None:
     """Judge new images: verdicts.parquet and verdicts.csv with score, p-value and verdict.
 
     The same command again goes on where a run was killed.
     """
     explained(
-        lambda: _score(model, source, out, every_n_seconds, gallery, max_failed_share, engine)
+        lambda: _score(
+            model, source, out, every_n_seconds, gallery, max_failed_share, engine, ignore, camera
+        )
     )
 
 
@@ -184,6 +189,9 @@ def serve(
     memory: Annotated[
         Path | None, typer.Option(help="folder of `blackswan index`, for /v1/similar")
     ] = None,
+    ignore: Annotated[
+        Path | None, typer.Option(help="JSON of regions that do not count, by camera, or a folder")
+    ] = None,
     opens: Annotated[bool, typer.Option("--open", help="the page in a browser")] = False,
 ) -> None:
     """Serve a detector: a page to inspect images, and a REST API, which /docs shows.
@@ -198,7 +206,7 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions=decisions, streams=streams, memory=memory, opens=opens,
+            decisions=decisions, streams=streams, memory=memory, ignore=ignore, opens=opens,
         )
     )  # fmt: skip
 
@@ -412,8 +420,13 @@ def _score(
     gallery: bool,
     max_failed_share: float,
     engine: Engine,
+    ignore: Path | None,
+    camera: str,
 ) -> None:
     judge, files = load(model), _files_to_score(source, out)
+    ignored = read_regions(ignore, camera) if ignore else None
+    if ignored:
+        judge.check_regions(ignored)
     if engine == "spark" and is_export(model):
         raise InputError(f"--engine spark scores by torch, and {model} is an export; leave it out")
     if (done := preprocessing_of(files)) is not None:
@@ -422,17 +435,21 @@ def _score(
     if engine == "spark":
         if kind_of(files[0]) in {*video.SUFFIXES, PARQUET}:
             raise InputError(f"--engine spark scores photos, which {source} is not; leave it out")
-        spread = spread_with_spark(model, out, page=gallery, may_fail=max_failed_share > 0)
+        spread = spread_with_spark(
+            model, out, page=gallery, may_fail=max_failed_share > 0, ignored=ignored
+        )
     facts = {
         "detector": judge.facts.detector,
         "alpha": f"{judge.facts.alpha:g}",
         "threshold": repr(judge.facts.threshold),
         "data_sha256": judge.facts.data_sha256,
     }
+    if counted := judge.regions(ignored):
+        facts["ignored"] = ", ".join(f"{each.camera} {each.sha256}" for each in counted)
     bit_depth = judge.facts.preprocessing.bit_depth
     _write(
         judge, source, files, out, facts, every_n_seconds, bit_depth,
-        page=gallery, max_failed_share=max_failed_share, spread=spread,
+        page=gallery, max_failed_share=max_failed_share, spread=spread, ignored=ignored,
     )  # fmt: skip
 
 
@@ -454,6 +471,7 @@ def _write(
     page: bool = False,
     max_failed_share: float = 0,
     spread: Spread | None = None,
+    ignored: Ignored | None = None,
 ) -> None:
     sampling = Sampling(every_n_seconds=every_n_seconds, start_s=0, end_s=None, max_frames=None)
     facts = facts | {
@@ -464,7 +482,7 @@ def _write(
     images = open_images(source, files, sampling, bit_depth)
     found = write_verdicts(
         judge, images, out, facts,
-        page=page, max_failed_share=max_failed_share, spread=spread,
+        page=page, max_failed_share=max_failed_share, spread=spread, ignored=ignored,
     )  # fmt: skip
     failed = f"; {found.failed} failed, see {out / QUARANTINE}" if found.failed else ""
     print(f"{found.anomalous} of {found.images} images flagged; see {out}{failed}")
@@ -550,6 +568,7 @@ def _serve(
     decisions: Path | None,
     streams: Path | None,
     memory: Path | None,
+    ignore: Path | None,
     opens: bool,
 ) -> None:
     if memory is not None:
@@ -563,7 +582,8 @@ def _serve(
     source = open_source(detector, rev, remote)
     serve(
         source, host, port, Limits(**limits), watch,
-        decisions=decisions, streams=streams, memory=memory, opens=opens,
+        decisions=decisions, streams=streams, memory=memory,
+        ignored=read_all(ignore) if ignore else None, opens=opens,
     )  # fmt: skip
 
 
@@ -577,17 +597,16 @@ def _watch(
     ignore: Path | None,
     webhook: str | None,
 ) -> None:
-    from blackswan.data.regions import read_regions
     from blackswan.serving.alarms import Window
     from blackswan.serving.detectors import open_source
     from blackswan.serving.streams import watch
 
     if not re.fullmatch(r"\w[\w.-]{0,63}", camera):
         raise InputError("--camera takes letters, digits, _, . and -, at most 64; choose another")
-    regions = read_regions(ignore, camera) if ignore else None
+    ignored = read_regions(ignore, camera) if ignore else None
     print(watch(
         source, open_source(detector), camera, out, Window(*rule),
-        every_n_seconds=every_n_seconds, regions=regions, url=webhook,
+        every_n_seconds=every_n_seconds, ignored=ignored, url=webhook,
     ))  # fmt: skip
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from blackswan.data.dataset import Split
+from blackswan.data.regions import Camera, of_run
 from blackswan.detectors.interface import LOSSES, load_module
 from blackswan.errors import run
 from blackswan.evaluation.calibration import with_source
+from blackswan.evaluation.ignoring import Ignoring
 from blackswan.evaluation.model import Facts, Scale, fingerprint, save
 from blackswan.evaluation.ranking import group_count, interval
 from blackswan.evaluation.results import measure, write_curves
@@ -36,6 +38,7 @@ from blackswan.params import block_name, load_section
 from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
+IGNORE = Path("data/ignore.json")
 MODELS = Path("data/models")
 DETECTORS = Path("data/detectors")
 SCORES = Path("data/scores")
@@ -67,11 +70,13 @@ def main() -> None:
     parser.add_argument("detector", help="a module of blackswan/detectors")
     name = block_name("detectors and compare.references", parser.parse_args().detector)
     params = load_section(Params, "evaluate")
+    ignored = of_run(IGNORE, load_section(Camera, "ignore.camera").root)
     module = load_module(name)
     tracker = Tracker(f"evaluate_detector {name}")
     detector = module.load(MODELS / name)
-
     train, held_out, test = (Split(DATASET, split) for split in ("train", "validation", "test"))
+    if ignored:
+        detector = Ignoring(detector, ignored, train.preprocessing)
     learns_anomalies = getattr(module, "LEARNS_ANOMALIES", False)
     calibrated = read_calibration(
         detector, MODELS / name, held_out, params, all_anomalies=learns_anomalies
@@ -82,6 +87,8 @@ def main() -> None:
         anomalous_scores = calibrated.anomalies.image_score.to_numpy()
         threshold = threshold_between(threshold, anomalous_scores, params.miss_rate)
         source += f", and at most {params.miss_rate:g} of validation's anomalies missed"
+    if ignored:
+        source += f"; the regions of {ignored.camera} (sha256 {ignored.sha256[:12]}) do not count"
     scale = heatmap_scale(calibrated, params.alpha)
 
     facts = Facts(
@@ -98,7 +105,7 @@ def main() -> None:
         replace_folder(SCORES / name) as scores,
         replace_folder(CURVES / name) as curves,
     ):
-        save(complete, MODELS / name, facts, normal_scores)
+        save(complete, MODELS / name, facts, normal_scores, ignored)
         seen = set(held_out.facts.defect[held_out.facts.label == 1])
         found = score_test(detector, test, seen, params.batch_size, scores / "maps.parquet")
         judged = found.images.assign(
@@ -127,6 +134,8 @@ def main() -> None:
             pictures=[CURVES / name],
         )
     )
+    if found.hidden:
+        print(f"{name}: {found.hidden} anomalous test images show nothing outside of the regions")
     keys = ("image_auroc", "pixel_auroc", "false_positive_rate", "recall")
     shown = [f"{key} {interval(result, key, 4)}" for key in keys if key in result]
     print(f"{name}: the promise on false alarms: {held.verdict}; {held.advice}".rstrip("; "))

@@ -15,12 +15,14 @@ import pandas as pd
 from pydantic import Field
 
 from blackswan.data.dataset import Pictures, Split
+from blackswan.data.regions import Camera, Ignored, of_run
 from blackswan.data.splits import Params as SplitParams
 from blackswan.detectors.interface import LOSSES, Detector, Resources, check_fits, load_module
 from blackswan.detectors.patches import PatchParams, open_backbone
 from blackswan.errors import run
 from blackswan.evaluation import calibration
 from blackswan.evaluation.calibration import Fold, Scorer
+from blackswan.evaluation.ignoring import Ignoring
 from blackswan.networks.backbones import check_scale
 from blackswan.networks.checkpoints import remove
 from blackswan.networks.remembered import RememberedBackbone
@@ -29,6 +31,7 @@ from blackswan.params import Section, block_name, height_and_width, load_section
 from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
+IGNORE = Path("data/ignore.json")
 WEIGHTS = Path("data/weights")
 MODELS = Path("data/models")
 CHECKPOINTS = Path("data/checkpoints")
@@ -46,6 +49,7 @@ def fit_and_calibrate(
     params: PatchParams,
     folds: list[Fold],
     resources: Resources,
+    ignored: Ignored | None,
 ) -> tuple[Detector, pd.DataFrame]:
     """Fit on all `images`, and return too how fits without them score those of each fold."""
     embeddings = resources.checkpoints / "embeddings"
@@ -55,7 +59,10 @@ def fit_and_calibrate(
         resources = replace(resources, backbone=known)
 
         def fit(positions: np.ndarray) -> Scorer:
-            return calibration.scorer(module.fit(images.take(positions), params, resources), images)
+            detector = module.fit(images.take(positions), params, resources)
+            if ignored:
+                detector = Ignoring(detector, ignored, Split(DATASET, "train").preprocessing)
+            return calibration.scorer(detector, images)
 
         detector = module.fit(images, params, resources)
         facts = calibration.with_source(images.facts)
@@ -76,6 +83,7 @@ def main() -> None:
     tracker = Tracker(f"fit_detector {name}")
     choice = load_section(calibration.Choice, "evaluate.calibration").root
     guard_seconds = load_section(SplitParams, "split").guard_seconds
+    ignored = of_run(IGNORE, load_section(Camera, "ignore.camera").root)
 
     images, held_out = (Split(DATASET, split).normal_images for split in ("train", "validation"))
     if size := getattr(params, "image_size", None):
@@ -89,7 +97,7 @@ def main() -> None:
     else:
         images += held_out
         folds = calibration.plan(facts, method, guard_seconds, shared.seed)
-        detector, scores = fit_and_calibrate(module, images, params, folds, resources)
+        detector, scores = fit_and_calibrate(module, images, params, folds, resources, ignored)
     with replace_folder(MODELS / name) as folder:
         detector.save(folder)
         if method != "split":

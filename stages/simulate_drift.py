@@ -19,6 +19,7 @@ from blackswan.drift.pictures import drift_panels
 from blackswan.drift.simulation import STEP, draw, simulate, table_of
 from blackswan.errors import run
 from blackswan.evaluation import scoring
+from blackswan.evaluation.ignoring import Ignoring
 from blackswan.evaluation.model import load
 from blackswan.outputs import replace_file
 from blackswan.params import Section, block_name, load_section
@@ -47,15 +48,18 @@ def main() -> None:
     judged = load_section(scoring.Params, "evaluate")
     load_module(name)  # a name that is no detector ends here
     model = load(DETECTORS / name)
+    detector = model.detector
+    if model.ignored:
+        detector = Ignoring(detector, model.ignored, model.facts.preprocessing)
     calibrated = scoring.read_calibration(
-        model.detector, MODELS / name, Split(DATASET, "validation"), judged, all_anomalies=False
+        detector, MODELS / name, Split(DATASET, "validation"), judged, all_anomalies=False
     )
 
     sample = draw(Split(DATASET, "test"), params.images)
     scores, pixels = [], []
     shown = tqdm(total=1 + len(NAMES) * len(SEVERITIES), desc=f"drift {name}", disable=None)
     with shown:
-        steps = simulate(model.detector, sample, seed=params.seed, batch_size=judged.batch_size)
+        steps = simulate(detector, sample, seed=params.seed, batch_size=judged.batch_size)
         for part, found in steps:
             scores.append(part)
             pixels.append({"drift": part.drift[0], "severity": part.severity[0], **found})

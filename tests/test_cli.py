@@ -1,16 +1,24 @@
 """The command itself, in a process of its own, with a model of the finished project."""
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import chdir
 
 import pandas as pd
 import pytest
 from conftest import ROOT
+from typer.testing import CliRunner
 
+import blackswan
 from blackswan import cli
+from blackswan.data.regions import read_regions
+from blackswan.data.sources.video import Sampling, iterate_frames
 
+ALL = Sampling(every_n_seconds=0, start_s=0, end_s=None, max_frames=None)
 PROGRAM = [sys.executable, "-c", "from blackswan.cli import app; app()"]
 
 
@@ -70,6 +78,34 @@ def test_bad_input_ends_in_one_sentence(model, tmp_path, arguments, message):
     assert errors.startswith(f"error: {message}")
     assert errors.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_regions_do_not_count_and_another_file_of_them_is_another_run(finished, tmp_path):
+    """The disc of the clip raises no flag where the whole picture but a strip is ignored."""
+    model, clip = finished.root / "data/detectors/median_residual", "data/raw/clip.avi"
+    one = {"width": 48, "height": 40, "ignore": [[[0, 0], [40, 0], [40, 39], [0, 39]]]}
+    path = tmp_path / "regions.json"
+    path.write_text(json.dumps({"cameras": {"line1": one}}))
+    words = ["score", model, finished.root / clip, "--out", "v", "--ignore", path]
+    runner = CliRunner()
+
+    def score(*more):
+        with chdir(tmp_path):
+            done = runner.invoke(cli.app, [*map(str, words), *more])
+        return done.output if done.exit_code == 0 else str(done.exception)
+
+    assert "has no camera camera, but line1; name one of them by --camera" in score()
+    assert score("--camera", "line1").endswith("of 40 images flagged; see v\n")
+    found = pd.read_parquet(tmp_path / "v/verdicts.parquet")
+    judge = blackswan.load(model)
+    frames = [item.read()[0] for item in iterate_frames(finished.root / clip, ALL)]
+    seen = [judge.see(frame, read_regions(path, "line1")) for frame in frames]
+    assert found.image_score.tolist() == judge.score_seen(seen).image_scores.tolist()
+    assert (found.image_score < judge.score(frames).image_scores).any()
+    run = json.loads((tmp_path / "v/run.json").read_text())
+    assert run["ignored"] == f"line1 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    path.write_text(json.dumps({"cameras": {"line1": one | {"ignore": []}}}))
+    assert "holds the verdicts of another model, source or setting" in score("--camera", "line1")
 
 
 @pytest.mark.slow

@@ -197,9 +197,8 @@ def task(run, tmp_path, drawn_clip, capfd):
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, repository)
     (repository / "data").mkdir()
-    shutil.copy(
-        ROOT / "data/corrections.csv", repository / "data"
-    )  # as Git, and so a bundle, has it
+    for name in ("corrections.csv", "ignore.json"):  # as Git, and so a bundle, has them
+        shutil.copy(ROOT / "data" / name, repository / "data")
     volume, disk = tmp_path / "volume", tmp_path / "disk"
     disk.mkdir()
     (volume / "source").mkdir(parents=True)

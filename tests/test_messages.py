@@ -84,7 +84,6 @@ ALLOWED = {
     "blackswan/distributed/files.py": {"str(error)"},  # has Spark no driver
     "blackswan/distributed/session.py": {"str(error)"},  # what went wrong; cleaned in `explain`
     "tools/cloud.py": {"a program that prints"},  # the commands of this repository
-    "tools/screenshots.py": {"a program that prints"},  # likewise
     "tools/remote.py": {"str(error)"},  # the place of a wrong setting, checked to be a name
 }
 

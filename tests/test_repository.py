@@ -107,6 +107,7 @@ def test_git_does_not_see(path):
     [
         "data/raw/video.mp4.dvc", "data/raw/line/2/part.png.dvc", "data/raw/line/.gitignore",
         ".dvc/config", "metrics/summary.json", "dvc.lock", "data/corrections.csv",
+        "data/ignore.json",
     ],
 )  # fmt: skip
 def test_git_sees(path):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, draw_clip
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from servers import free_port
 from tiny_weights import write_weights
 
@@ -43,10 +44,13 @@ BEGUN = {
     "compare": "metrics/.pictures.partial/**/*.png",
 }
 COMMAND = str(Path(sys.executable).with_name("blackswan"))
-SCREENS = [
-    ({"width": 1280, "height": 900}, "light"),
-    ({"width": 390, "height": 844}, "dark"),
-]
+SCREENS = {
+    "desktop-light": ({"width": 1280, "height": 1240}, "light"),
+    "desktop-dark": ({"width": 1280, "height": 1240}, "dark"),
+    "phone-light": ({"width": 390, "height": 1300}, "light"),
+    "phone-dark": ({"width": 390, "height": 1300}, "dark"),
+}
+PICTURES = "BLACKSWAN_SCREENSHOTS"  # the folder that gets pictures of the page, after `make repro`
 QUICK = {"fetch_weights@tiny", "fit_baseline", "evaluate_reference@median_residual"}
 
 
@@ -58,7 +62,7 @@ def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path
     for name in ("stages", "blackswan"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     tracked = ["dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config"]
-    for name in [*tracked, "data/.gitignore", "data/corrections.csv"]:
+    for name in [*tracked, "data/.gitignore", "data/corrections.csv", "data/ignore.json"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     draw_clip(root / "data/raw/clip.avi", frames=85, fps=40)
@@ -361,7 +365,7 @@ def test_the_pictures_show_in_a_browser_without_a_network(project: Path, page: s
 @contextlib.contextmanager
 def served(project: Path, detector: str, *words: str) -> Iterator[str]:
     """Serve a detector of the project, yield the address, and end it whatever happens."""
-    log = project.with_suffix(".serve")
+    log = Path(tempfile.mkdtemp(), "serve.log")
     with log.open("w") as file:
         process = subprocess.Popen(
             [COMMAND, "serve", f"data/detectors/{detector}", "--port", str(free_port()), *words],
@@ -385,67 +389,122 @@ def violations(tab: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
 
 
-def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) -> None:
+def look_around(browser: Browser, url: str, files: list[str], normals: int, screen: str) -> None:
+    """Use the page on a screen, and see that it works, keeps nobody out and asks no other site.
+
+    `normals` are the normal test images. Pictures are taken where the environment names a folder.
+    """
+    size, colours = SCREENS[screen]
+    context = browser.new_context(
+        viewport=size, color_scheme=colours, bypass_csp=True, service_workers="block"
+    )
+    tab, asked, wrong = context.new_page(), [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+
+    def picture(name: str) -> None:
+        if folder := os.environ.get(PICTURES):
+            tab.evaluate("() => scrollTo(0, 0)")
+            tab.wait_for_timeout(2000)  # until the last small picture is there
+            path = Path(folder, f"{name}-{screen}.jpg")
+            tab.screenshot(path=path, type="jpeg", quality=80)
+
+    tab.goto(url)
+    tab.set_input_files("#files", files)
+    tab.get_by_text(f"{len(files)} of {len(files)} images judged").wait_for()
+    tab.locator("#layer").wait_for()
+    tab.get_by_role("button", name="Find similar defects").click()
+    tab.locator("#vote", has_text=re.compile("Looks|no known type|Nothing")).wait_for()
+    picture("inspect")
+    tab.locator("#images button").last.press("Enter")
+    tab.locator("#layer").wait_for()
+    assert (tab.locator("#verdict").inner_text() == "anomalous") == (
+        float(tab.locator("#confidence").inner_text()) > 0.5
+    )
+    tab.locator("#opacity").fill("40")
+    assert tab.locator("#layer").evaluate("layer => layer.style.opacity") == "0.4"
+    assert violations(tab) == []
+
+    tab.get_by_role("link", name="Evaluation").click()
+    tab.locator("#false-alarms img").or_(tab.get_by_text("none").first).first.wait_for()
+    picture("evaluation")
+    alarms = int(tab.locator("#false-alarm").inner_text())
+    hits = int(tab.locator("#hit").inner_text())
+    assert alarms + int(tab.locator("#true-normal").inner_text()) == normals
+    tab.locator("#threshold").press("Home")  # all are anomalous
+    assert tab.locator("#true-normal").inner_text() == "0"
+    assert int(tab.locator("#hit").inner_text()) >= hits
+    tab.locator("#reset").click()
+    assert tab.locator("#false-alarm").inner_text() == str(alarms)
+    assert violations(tab) == []
+    for part in ("Decisions", "Cameras", "API"):
+        tab.get_by_role("link", name=part).click()
+        assert violations(tab) == []
+    assert {request.split("/")[2] for request in asked if request.startswith("http")} == {
+        url.split("/")[2]
+    }
+    assert wrong == []
+    context.close()
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Yield the browser; skips where an extra or the browser itself is missing."""
     for extra in ("fastapi", "qdrant_client"):
         pytest.importorskip(extra)
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    program = shutil.which("chromium")
+    if program is None:
         pytest.skip("no chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_the_page_of_the_default_pipeline_is_as_the_readme_shows_it(tmp_path: Path) -> None:
+    """PatchCore on the sample clip; writes the README's pictures into BLACKSWAN_SCREENSHOTS."""
+    if PICTURES not in os.environ:
+        pytest.skip(f"{PICTURES} names no folder for the pictures")
+    table = pd.read_parquet(ROOT / "data/scores/patchcore/scores.parquet")
+    worst = table.sort_values("image_score", ascending=False)
+    kinds = ("cut_paste", "salt_and_pepper", "perlin_texture")
+    found = [worst[worst.defect == kind].path.head(2) for kind in kinds]
+    chosen = pd.concat([*found, table[table.label == 0].path.head(3)])
+    memory = str(tmp_path / "memory")
+    with chromium() as browser:
+        words = ["index", "data/defects", "--memory", memory]
+        subprocess.run([COMMAND, *words], cwd=ROOT, check=True)
+        with served(ROOT, "patchcore", "--memory", memory) as url:
+            for screen in SCREENS:
+                files = [str(ROOT / "data" / path) for path in chosen]
+                look_around(browser, url, files, int((table.label == 0).sum()), screen)
+
+
+def test_a_person_decides_in_a_browser_and_the_next_run_learns(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PICTURES, raising=False)
     index = pd.read_csv(project / "data/labels.csv", keep_default_na=False)
     test = index[(index.split == "test") & (index.label == "normal")].image.tolist()
     images = [*test[:3], *index[index.defect == "salt_and_pepper"].image[:2]]
     files = [str(project / "data" / image) for image in images]
     dvc(project, "repro", "embed_defects")
     subprocess.run([COMMAND, "index", "data/defects"], cwd=project, check=True)
-    words = ("--decisions", "kept", "--memory", "memory")
-    with served(project, "padim", *words) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for size, colours in SCREENS:
-            context = browser.new_context(
-                viewport=size, color_scheme=colours, bypass_csp=True, service_workers="block"
-            )
-            tab, asked, wrong = context.new_page(), [], []
-            tab.on("request", lambda request, asked=asked: asked.append(request.url))
-            tab.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
-            tab.goto(url)
-            tab.set_input_files("#files", files)
-            tab.get_by_text("5 of 5 images judged").wait_for()
-            tab.locator("#images button").nth(4).press("Enter")
-            tab.locator("#layer").wait_for()
-            assert (tab.locator("#verdict").inner_text() == "anomalous") == (
-                float(tab.locator("#confidence").inner_text()) > 0.5
-            )
-            tab.locator("#opacity").fill("40")
-            assert tab.locator("#layer").evaluate("layer => layer.style.opacity") == "0.4"
-            tab.get_by_role("button", name="Find similar defects").click()
-            tab.locator("#vote", has_text=re.compile("Looks|no known type|Nothing")).wait_for()
-            assert violations(tab) == []
-
-            tab.get_by_role("link", name="Evaluation").click()
-            tab.locator("#false-alarms img").or_(tab.get_by_text("none").first).first.wait_for()
-            alarms = int(tab.locator("#false-alarm").inner_text())
-            hits = int(tab.locator("#hit").inner_text())
-            assert alarms + int(tab.locator("#true-normal").inner_text()) == len(test)
-            tab.locator("#threshold").press("Home")  # all are anomalous
-            assert tab.locator("#true-normal").inner_text() == "0"
-            assert int(tab.locator("#hit").inner_text()) >= hits
-            tab.locator("#reset").click()
-            assert tab.locator("#false-alarm").inner_text() == str(alarms)
-            assert violations(tab) == []
-            for part in ("Decisions", "Cameras", "API"):
-                tab.get_by_role("link", name=part).click()
-                assert violations(tab) == []
-            assert {request.split("/")[2] for request in asked if request.startswith("http")} == {
-                url.split("/")[2]
-            }
-            assert wrong == []
-            context.close()
+    corner = {"width": 32, "height": 32, "ignore": [[[0, 0], [8, 0], [0, 8]]]}
+    (project / "regions.json").write_text(json.dumps({"cameras": {"line1": corner}}))
+    words = ("--decisions", "kept", "--memory", "memory", "--ignore", "regions.json")
+    with chromium() as browser, served(project, "padim", *words) as url:
+        for screen in SCREENS:
+            look_around(browser, url, files, len(test), screen)
 
         tab = browser.new_page()
         tab.goto(url)
         tab.get_by_label("Your name").fill("anna")
         tab.get_by_label("Camera", exact=True).fill("line1")
         tab.set_input_files("#files", files[:1])  # a normal image
+        tab.locator("#ignored polygon").wait_for()
+        assert tab.locator("#ignored polygon").get_attribute("points") == "0.5,0.5 8.5,0.5 0.5,8.5"
+        tab.get_by_text("Grey does not count: regions of line1.").wait_for()
         tab.get_by_role("radio", name="anomalous").check()
         tab.get_by_label("Type of defect").fill("hole")
         tab.get_by_role("button", name="Keep the decision").click()
@@ -454,7 +513,6 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(project: Path) ->
         tab.reload()
         tab.get_by_role("link", name="Decisions").click()
         tab.get_by_role("cell", name="hole").wait_for()
-        browser.close()
     subprocess.run([COMMAND, "decisions", "export", "kept"], cwd=project, check=True)
     assert "label" in stages_run(dvc(project, "repro", "label"))
     labels = pd.read_csv(project / "data/labels.csv", keep_default_na=False).set_index("image")

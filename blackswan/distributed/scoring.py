@@ -13,6 +13,7 @@ import pandas as pd
 
 from blackswan.data.photos import Photo
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.regions import Ignored
 from blackswan.distributed.session import in_this_folder, one_row, session
 from blackswan.evaluation.model import Model, load
 from blackswan.reporting.verdicts import Spread, prepared, write_part
@@ -20,14 +21,17 @@ from blackswan.reporting.verdicts import Spread, prepared, write_part
 SCORED = "number long"
 
 
-def spread_with_spark(model: Path, folder: Path, *, page: bool, may_fail: bool) -> Spread:
+def spread_with_spark(
+    model: Path, folder: Path, *, page: bool, may_fail: bool, ignored: Ignored | None = None
+) -> Spread:
     """Return what scores parts into `folder`, by the model and in the folders that all share."""
 
     def spread(parts: Iterable[tuple[int, list[SourceImage]]]) -> None:
         listed = [(number, json.dumps([_entry(item) for item in items])) for number, items in parts]
         if not listed:
             return
-        work = in_this_folder(partial(_score, model, folder, page=page, may_fail=may_fail))
+        settings = {"page": page, "may_fail": may_fail, "ignored": ignored}
+        work = in_this_folder(partial(_score, model, folder, **settings))
         with session() as spark:
             table = spark.createDataFrame(pd.DataFrame(listed, columns=["number", "items"]))
             # Many tasks: one that fails costs little.
@@ -43,7 +47,13 @@ def _entry(item: SourceImage) -> tuple[str, str, str, int]:
 
 
 def _score(
-    model: Path, folder: Path, batches: Iterable[pd.DataFrame], *, page: bool, may_fail: bool
+    model: Path,
+    folder: Path,
+    batches: Iterable[pd.DataFrame],
+    *,
+    page: bool,
+    may_fail: bool,
+    ignored: Ignored | None,
 ) -> Iterator[pd.DataFrame]:
     """Score the parts of a task."""
     for batch in batches:
@@ -53,7 +63,7 @@ def _score(
                 for name, source, path, bit_depth in json.loads(text)
             ]
             judge = _loaded(model)
-            items = list(prepared(judge, images))
+            items = list(prepared(judge, images, ignored))
             write_part(judge, items, folder, number, page=page, may_fail=may_fail)
             yield one_row(SCORED, number)
 

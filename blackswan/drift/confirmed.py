@@ -11,7 +11,7 @@ from blackswan.data.sources.table import preprocessing_of
 from blackswan.data.sources.video import Sampling
 from blackswan.drift.recalibration import Confirmed, check_normals, needed
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Model
+from blackswan.evaluation.model import Model, Seen
 from blackswan.reporting.verdicts import list_source, open_images
 
 BATCH = 16
@@ -35,15 +35,15 @@ def score_normals(model: Model, source: Path, every_n_seconds: float = 1) -> Con
     scores, peaks, sizes = [np.empty(0)], [np.empty(0)], []
     digest = hashlib.sha256()
 
-    def prepared() -> Iterator[np.ndarray]:
+    def seen() -> Iterator[Seen]:
         for item in images:
             image = item.read()[0]
             sizes.append(image.shape[:2])
             digest.update(image.tobytes())
-            yield model.prepare(image)
+            yield model.see(image)
 
-    for batch in of_one_size(prepared(), BATCH, lambda image: image):
-        found = model.score_prepared(batch)
+    for batch in of_one_size(seen(), BATCH, lambda one: one.image):
+        found = model.score_seen(batch)
         scores.append(found.image_scores)
         peaks.append(np.array([each.max() for each in found.anomaly_maps]))
     check_normals(sizes, model.facts.alpha, str(source))

@@ -76,7 +76,7 @@ def recalibrated(model: Model, found: Confirmed) -> Model:
             "heatmap": Scale(threshold=peak, top=max(peak, peak * reach)),
         }
     )
-    return Model(model.detector, changed, [scores])
+    return Model(model.detector, changed, [scores], model.ignored)
 
 
 def write(folder: Path, source: Path, model: Model, found: Confirmed) -> None:
@@ -97,7 +97,7 @@ def write(folder: Path, source: Path, model: Model, found: Confirmed) -> None:
         "threshold_from": {"before": before.threshold_from, "after": model.facts.threshold_from},
     }
     with replace_folder(folder) as partial:
-        save(partial, source / FITTED, model.facts, model.normal_scores)
+        save(partial, source / FITTED, model.facts, model.normal_scores, model.ignored)
         write_json(partial / PROVENANCE, provenance)
 
 

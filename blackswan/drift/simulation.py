@@ -26,6 +26,7 @@ from blackswan.detectors.interface import Detector
 from blackswan.drift.corruptions import HIGHEST, NAMES, SEVERITIES, corrupt, corrupt_mask
 from blackswan.errors import InputError
 from blackswan.evaluation.calibration import with_source
+from blackswan.evaluation.ignoring import counted
 from blackswan.evaluation.metrics import image_metrics
 from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.verdict import LEVEL, VOID, judge, places
@@ -130,10 +131,12 @@ def _score(
     for batch in of_one_size(drifted, batch_size, lambda item: item[0]):
         found = detector.score([item[0] for item in batch])
         image_scores += found.image_scores.tolist()
+        counts = counted(detector, found.size)
         if kind == STEP:
             for (_, mask, severity, group), peaks in zip(batch, found.anomaly_maps, strict=True):
                 if mask is not None:
-                    pixels.add(peaks, corrupt_mask(mask, name, severity, seed), group)
+                    moved = corrupt_mask(mask, name, severity, seed)
+                    pixels.add(peaks, moved, group, counts)
     facts = sample.facts.assign(
         drift=drift or name, kind=kind, severity=severities, image_score=image_scores
     )

@@ -46,10 +46,17 @@ class PixelMetrics:
         self._groups: dict[str, Counts] = {}
         self._images = 0
 
-    def add(self, anomaly_map: np.ndarray, mask: np.ndarray, group: str) -> None:
+    def add(
+        self,
+        anomaly_map: np.ndarray,
+        mask: np.ndarray,
+        group: str,
+        counts: np.ndarray | None = None,
+    ) -> None:
         """Count one float32 map (H, W) and its bool mask (H, W), all False where it is normal.
 
-        Raises InputError where the map is not finite or the mask has another size.
+        Pixels outside of `counts`, bool (H, W), are left out. Raises InputError where the map is
+        not finite or the mask has another size.
         """
         if anomaly_map.shape != mask.shape:
             raise InputError(
@@ -59,7 +66,7 @@ class PixelMetrics:
         values = finite_scores(anomaly_map.ravel(), f"anomaly map of image {self._images}")
         name = group or f"\0{self._images}"
         of_group = [self._groups[name]] if name in self._groups else []
-        for counted in _count(values.astype(np.float32), mask):
+        for counted in _count(values.astype(np.float32), mask, counts):
             of_group.append(_merged_in_tails(counted, GROUP_STEPS))
             self._waiting.append(counted)
             if sum(len(each.values) for each in self._waiting) > WAITING:
@@ -140,14 +147,17 @@ class PixelMetrics:
         return np.clip(np.concatenate(areas, axis=1) + shift[:, None], 0, 1)
 
 
-def _count(values: np.ndarray, mask: np.ndarray) -> Iterator[Counts]:
+def _count(values: np.ndarray, mask: np.ndarray, counts_at: np.ndarray | None) -> Iterator[Counts]:
     """Yield counts of the values of one map (H * W,), normal and anomalous pixels apart, in pieces.
 
     What is not sorted with its weights takes a tenth of the time, and most pixels have none.
     """
     values = values + np.float32(0)  # -0.0 ties with 0.0
+    if counts_at is not None:
+        mask = mask & counts_at
     inside = mask.ravel().astype(bool)
-    normal, anomalous = values[~inside], values[inside]
+    outside = ~inside if counts_at is None else counts_at.ravel() & ~inside
+    normal, anomalous = values[outside], values[inside]
     for start in range(0, len(normal), WAITING):
         distinct, counts = np.unique(normal[start : start + WAITING], return_counts=True)
         yield Counts(distinct, np.stack([counts, 0 * counts, 0 * counts]).astype(np.float64))

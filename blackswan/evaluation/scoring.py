@@ -15,6 +15,7 @@ from blackswan.data.dataset import Row, Split, mask_of
 from blackswan.data.images import decode_image
 from blackswan.detectors.interface import Detector, Scores
 from blackswan.evaluation import calibration
+from blackswan.evaluation.ignoring import counted
 from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.ranking import MAIN
 from blackswan.evaluation.score_maps import open_writer, to_table
@@ -40,6 +41,7 @@ class ScoredSplit:
     images: pd.DataFrame  # path, label, defect, synthetic, group, table, image_score
     pixels: dict[str, PixelMetrics]  # of each table; normal images count in all of them
     probabilities: bool  # the image scores are probabilities
+    hidden: int  # anomalous images of which no marked pixel counts
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,20 @@ def score_test(
     pixels = {table: PixelMetrics() for table in sorted({MAIN, *images.table})}
     table_of = iter(images.table)
     image_scores: list[float] = []
-    probabilities = False
+    probabilities, hidden = False, 0
     with open_writer(maps) as writer:
         for rows, scores in _score(detector, split, batch_size, range(len(split))):
             writer.write_table(to_table([row.path for row in rows], scores))
             image_scores += scores.image_scores.tolist()
-            probabilities = scores.probabilities
+            probabilities, counts = scores.probabilities, counted(detector, scores.size)
             for row, anomaly_map, own in zip(rows, scores.anomaly_maps, table_of, strict=False):
                 mask = mask_of(row, anomaly_map.shape)
+                if counts is not None and mask is not None and mask.any():
+                    hidden += not mask[counts].any()
                 for table in pixels if row.label == 0 else [own]:
                     if mask is not None:
-                        pixels[table].add(anomaly_map, mask, row.group)
-    return ScoredSplit(images.assign(image_score=image_scores), pixels, probabilities)
+                        pixels[table].add(anomaly_map, mask, row.group, counts)
+    return ScoredSplit(images.assign(image_score=image_scores), pixels, probabilities, hidden)
 
 
 def _score(

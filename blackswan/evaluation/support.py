@@ -14,10 +14,12 @@ import pandas as pd
 from pydantic import Field, RootModel
 
 from blackswan.data.records import Frame
+from blackswan.data.regions import Camera
 from blackswan.data.shortages import Shortage
 from blackswan.detectors.interface import check_fits, load_module
-from blackswan.errors import InputError
+from blackswan.errors import InputError, shown
 from blackswan.evaluation import calibration
+from blackswan.evaluation.ignoring import unmapped
 from blackswan.evaluation.ranking import BASELINE
 from blackswan.evaluation.thresholds import too_few_for
 from blackswan.params import PARAMS, load_section
@@ -42,6 +44,7 @@ class Fit:
     name: str
     refits: bool  # it learns from train and validation, and is fitted again to calibrate
     shortage: Callable[[int], Shortage | None]  # of a fit on so many normal images
+    unmapped: bool = False  # its image scores are of more than its maps
 
 
 def fits_of(detectors: Iterable[str], references: Iterable[str], path: Path = PARAMS) -> list[Fit]:
@@ -56,9 +59,11 @@ def fits_of(detectors: Iterable[str], references: Iterable[str], path: Path = PA
         params = load_section(module.Params, f"detectors.{name}", path)
         rule = getattr(module, "shortage", _no_rule)
         refits = getattr(module, "FITS_IN_SECONDS", False)
-        fits.append(Fit(name, refits, partial(rule, params=params)))
+        fits.append(Fit(name, refits, partial(rule, params=params), unmapped(name, params)))
     # Stages of their own fit these, on any number; to import the ViT would take seconds.
-    return fits + [Fit(name, name == BASELINE, _no_rule) for name in references]
+    return fits + [
+        Fit(name, name == BASELINE, _no_rule, unmapped(name, None)) for name in references
+    ]
 
 
 def unsupported(
@@ -110,6 +115,13 @@ def check(records: Iterable[Frame], guard_seconds: float, path: Path = PARAMS) -
         load_section(Blocks, "compare.references", path).root,
         path,
     )
+    camera = load_section(Camera, "ignore.camera", path).root
+    if camera and (names := [fit.name for fit in fits if fit.unmapped]):
+        raise InputError(
+            f"ignore.camera = {shown(camera)} leaves regions out, and {', '.join(names)} scores an "
+            "image by more than its anomaly map; take the vit out of compare.references, give "
+            "patchcore a top_fraction, or set ignore.camera: ''"
+        )
     rows = [
         (record.split, record.group, record.timestamp_s)
         for record in records

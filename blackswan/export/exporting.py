@@ -71,6 +71,11 @@ def export(
     if out.is_dir() and any(out.iterdir()) and not (out / EXPORT).exists():
         raise InputError(f"{out} holds other files; name an empty folder with --out")
     model, validation = complete.load(folder), Split(dataset, "validation")
+    if model.ignored:
+        raise InputError(
+            f"{folder} leaves regions of {model.ignored.camera} out, which a graph does not; "
+            "export a detector of a run whose ignore.camera is ''"
+        )
     prepared = model.for_prepared(validation.preprocessing)
     size = _one_size(validation)
     if photos and model.facts.preprocessing.pose != "none":

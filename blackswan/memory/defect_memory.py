@@ -26,7 +26,7 @@ from blackswan.memory.defects import (
     read_origin,
     write_defects,
 )
-from blackswan.memory.store import COLLECTION, SECONDS, Filters, Neighbor, Store
+from blackswan.memory.store import SECONDS, Filters, Neighbor, Store
 from blackswan.memory.vote import Calibration, Params, Vote, calibrate, judge
 from blackswan.outputs import replace_file, replace_folder
 from blackswan.params import Section, load_section
@@ -78,7 +78,7 @@ class DefectMemory:
                 f"{folder / EMBEDDER} is not the embedder that the defects of {folder} were "
                 "embedded by; write the memory anew by `blackswan index`, into another folder"
             )
-        self.store = Store(self.embedder.dimensions, seconds)
+        self.store = Store(self.embedder.dimensions, self.facts.origin.detector_hash, seconds)
         if not self.store.is_server:
             self.prepare()
             for path in sorted((folder / DEFECTS).glob("*.parquet")):
@@ -129,7 +129,7 @@ class DefectMemory:
 
     def calibrate(self, params: Params) -> None:
         """Learn from all that is remembered what votes are worth, and write it down."""
-        calibration = calibrate(*self.store.all(), params)
+        calibration = calibrate(self.store.pages, self.store.count(), params)
         self.facts = self.facts.model_copy(update={"vote": params, "calibration": calibration})
         _write(self.folder / FACTS, self.facts)
 
@@ -194,7 +194,7 @@ def _check_origin(folder: Path, known: Origin, found: Path, origin: Origin) -> N
         raise InputError(
             f"the defects of {found} were found by {origin.detector} ({origin.detector_hash}) and "
             f"those of {folder} by {known.detector} ({known.detector_hash}), which cuts regions "
-            f"otherwise; index them into another folder, on a server also with another {COLLECTION}"
+            "otherwise; index them into another folder"
         )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID, uuid5
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -56,17 +57,25 @@ class Neighbor:
 
     id: str
     similarity: float
-    facts: dict[str, Any]  # of Defect, less id and embedding; the crop in base64
+    facts: dict[str, Any]  # of Defect, less the embedding; the crop in base64
 
 
 class Store:
     """A collection of Qdrant, asked from any thread."""
 
-    def __init__(self, dimensions: int, seconds: float = SECONDS) -> None:
-        """Reach for what the environment names; raises InputError where that is no server."""
+    def __init__(self, dimensions: int, detector: str, seconds: float = SECONDS) -> None:
+        """Reach for what the environment names; raises InputError where that is no server.
+
+        A collection on a server may hold the defects of several detectors: `detector` is the hash
+        of the one whose defects are asked, and written.
+        """
         url, key = os.environ.get(URL, ""), os.environ.get(KEY) or None
         self.collection = os.environ.get(COLLECTION) or "blackswan_defects"
         self.dimensions, self.is_server = dimensions, bool(url)
+        self.detector, self._own = detector, list[models.Condition]()
+        if url:  # the embedded engine is filled from one folder, and filters take it long
+            own = models.MatchValue(value=detector)
+            self._own = [models.FieldCondition(key="detector_hash", match=own)]
         self.where = without_secrets(url, URL) if url else "memory"
         self._turn = threading.Lock()  # the embedded engine takes one call at a time
         if not url:
@@ -97,7 +106,7 @@ class Store:
                         size=self.dimensions, distance=models.Distance.COSINE
                     ),
                 )
-                for name in (*KEYWORDS, "day") if self.is_server else ():
+                for name in (*KEYWORDS, "detector_hash", "day") if self.is_server else ():
                     kind = "integer" if name == "day" else "keyword"
                     self.client.create_payload_index(self.collection, name, kind)
         self.check(embedder)
@@ -125,9 +134,12 @@ class Store:
         """Return what is known of defects and may change, by their ids."""
         with self._answered():
             found = self.client.retrieve(
-                self.collection, [defect.id for defect in defects], with_payload=list(CHANGING)
+                self.collection,
+                [self._point(defect) for defect in defects],
+                with_payload=["id", *CHANGING],
             )
-        return {str(point.id): point.payload or {} for point in found}
+        payloads = [dict(point.payload or {}) for point in found]
+        return {payload.pop("id"): payload for payload in payloads}
 
     def changed(self, defects: Sequence[Defect]) -> tuple[list[Defect], int]:
         """Return those that are new or known otherwise, and how many of them are new."""
@@ -145,55 +157,58 @@ class Store:
             self.client.upsert(
                 self.collection,
                 models.Batch(
-                    ids=[defect.id for defect in defects],
+                    ids=[self._point(defect) for defect in defects],
                     vectors=[defect.embedding.tolist() for defect in defects],
-                    payloads=[_payload(defect, embedder) for defect in defects],
+                    payloads=[
+                        _payload(defect) | {"embedder": embedder, "detector_hash": self.detector}
+                        for defect in defects
+                    ],
                 ),
             )
 
     def count(self) -> int:
         """Return how many defects there are."""
         with self._answered():
-            return int(self.client.count(self.collection).count)
+            return int(self.client.count(self.collection, _all_of(self._own)).count)
 
     def nearest(self, embedding: np.ndarray, most: int, filters: Filters) -> list[Neighbor]:
         """Return the most similar defects, the nearest first."""
-        conditions = _conditions(filters)
+        conditions = [*self._own, *_conditions(filters)]
         with self._answered():
             points = self.client.query_points(
                 self.collection,
                 query=embedding.tolist(),
                 limit=most,
-                query_filter=models.Filter(must=conditions) if conditions else None,
+                query_filter=_all_of(conditions),
             ).points
-        found = [Neighbor(str(each.id), float(each.score), each.payload or {}) for each in points]
+        payloads = [each.payload or {} for each in points]
+        found = [
+            Neighbor(str(facts["id"]), float(each.score), facts)
+            for each, facts in zip(points, payloads, strict=True)
+        ]
         return sorted(found, key=lambda neighbor: (-neighbor.similarity, neighbor.id))
 
-    def all(self) -> tuple[np.ndarray, list[str], list[str]]:
-        """Return the embeddings (N, D), types and groups of all defects, by their ids."""
-        records: list[models.Record] = []
+    def pages(self) -> Iterator[tuple[np.ndarray, list[str], list[str]]]:
+        """Yield the embeddings (N, D), types and groups of PAGE defects at a time, by their ids."""
         place = None
-        while not records or place is not None:
+        while True:
             with self._answered():
                 page, place = self.client.scroll(
-                    self.collection, limit=PAGE, offset=place, with_vectors=True,
-                    with_payload=["type", "group"],
+                    self.collection, _all_of(self._own), limit=PAGE, offset=place,
+                    with_vectors=True, with_payload=["type", "group"],
                 )  # fmt: skip
-            for record in page:
-                record.vector = np.asarray(
-                    record.vector, np.float32
-                )  # Python's floats take 8 times
-            records += page
-            if not page:
-                break
-        records.sort(key=lambda record: str(record.id))
-        vectors = np.array([record.vector for record in records], np.float32)
-        facts = [record.payload or {} for record in records]
-        return (
-            vectors.reshape(len(records), self.dimensions),
-            [str(each.get("type")) for each in facts],
-            [str(each.get("group")) for each in facts],
-        )
+            facts = [record.payload or {} for record in page]
+            yield (
+                np.array([record.vector for record in page], np.float32),
+                [str(each["type"]) for each in facts],
+                [str(each["group"]) for each in facts],
+            )
+            if place is None:
+                return
+
+    def _point(self, defect: Defect) -> str:
+        """Return where a defect lies: another detector may have found the same one."""
+        return str(uuid5(UUID(defect.id), self.detector))
 
     def close(self) -> None:
         """Let go of the server."""
@@ -232,13 +247,16 @@ class Store:
         )
 
 
-def _payload(defect: Defect, embedder: str) -> dict[str, Any]:
-    facts = {key: value for key, value in asdict(defect).items() if key not in ("id", "embedding")}
+def _payload(defect: Defect) -> dict[str, Any]:
+    facts = {key: value for key, value in asdict(defect).items() if key != "embedding"}
     facts["crop"] = base64.b64encode(defect.crop).decode()
-    facts["embedder"] = embedder
     if defect.date:
         facts["day"] = _day(defect.date)
     return facts
+
+
+def _all_of(conditions: list[models.Condition]) -> models.Filter | None:
+    return models.Filter(must=conditions) if conditions else None
 
 
 def _day(date: str) -> int:

@@ -7,8 +7,9 @@ the remembered ones, at most that share is called unknown so), and where votes o
 wrong more often than right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +19,10 @@ from sklearn.isotonic import IsotonicRegression
 from blackswan.params import Section
 
 ASKED = 2000  # defects that are asked, at most: spread evenly
-BLOCK = 128  # of them at once, which bounds the similarities in memory
+AT_ONCE = 1000  # others that they are compared with, which bounds the similarities in memory
+
+# Embeddings (N, D), types and groups of some defects.
+Page = tuple[np.ndarray, Sequence[str], Sequence[str]]
 
 
 class Params(Section):
@@ -59,25 +63,18 @@ def tally(similarities: Sequence[float], types: Sequence[str], params: Params) -
     return winner, float(votes[winner] / weights.sum())
 
 
-def calibrate(
-    embeddings: np.ndarray, types: Sequence[str], groups: Sequence[str], params: Params
-) -> Calibration:
-    """Learn what votes are worth from embeddings (N, D), each asked without those of its group."""
-    asked = np.unique(np.linspace(0, len(types) - 1, min(len(types), ASKED)).astype(int))
-    names = np.asarray(groups)
+def calibrate(pages: Callable[[], Iterable[Page]], count: int, params: Params) -> Calibration:
+    """Learn what votes are worth: each of `count` defects is asked without those of its group.
+
+    `pages` returns them anew, in one order, so that memory does not grow with their number.
+    """
     nearest, shares, right = [], [], []
-    for start in range(0, len(asked), BLOCK):
-        rows = asked[start : start + BLOCK]
-        similarities = embeddings[rows] @ embeddings.T  # (BLOCK, N)
-        similarities[names[rows][:, None] == names] = -np.inf
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, : params.neighbors]
-        for row, line, places in zip(rows, similarities, order, strict=True):
-            places = places[np.isfinite(line[places])]
-            if len(places):
-                winner, share = tally(line[places], [types[place] for place in places], params)
-                nearest.append(float(line[places[0]]))
-                shares.append(share)
-                right.append(winner == types[row])
+    for similarities, names, own in _neighbors(pages, count, params.neighbors):
+        if len(names):
+            winner, share = tally(similarities, names, params)
+            nearest.append(float(similarities[0]))
+            shares.append(share)
+            right.append(winner == own)
     if not nearest:
         return Calibration(asked=0, least_similarity=-1, shares=[], accuracies=[])
     left_out = int(params.alpha * (len(nearest) + 1))
@@ -91,6 +88,38 @@ def calibrate(
         shares=fitted.X_thresholds_.tolist(),
         accuracies=fitted.y_thresholds_.tolist(),
     )
+
+
+def _neighbors(
+    pages: Callable[[], Iterable[Page]], count: int, most: int
+) -> Iterator[tuple[np.ndarray, list[str], str]]:
+    """Yield similarities and types of the nearest of other groups, and the own type, of some."""
+    places = {*np.linspace(0, count - 1, min(count, ASKED)).astype(int).tolist()}
+    each = chain.from_iterable(zip(*page, strict=True) for page in pages())
+    asked = [one for place, one in enumerate(each) if place in places]
+    if not asked:
+        return
+    embeddings, groups = np.array([one[0] for one in asked]), np.array([one[2] for one in asked])
+    similarities = np.empty((len(asked), 0), np.float32)
+    types = np.empty((len(asked), 0), object)
+    for others, names, theirs in _chunks(pages()):
+        found = embeddings @ others.T
+        found[groups[:, None] == np.asarray(theirs)] = -np.inf
+        every = np.broadcast_to(np.asarray(names, object), found.shape)
+        similarities, types = np.hstack([similarities, found]), np.hstack([types, every])
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :most]
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        types = np.take_along_axis(types, order, axis=1)
+    for line, names, (_, own, _) in zip(similarities, types, asked, strict=True):
+        known = np.isfinite(line)
+        yield line[known], names[known].tolist(), own
+
+
+def _chunks(pages: Iterable[Page]) -> Iterator[Page]:
+    for page in pages:
+        for begin in range(0, len(page[1]), AT_ONCE):
+            embeddings, types, groups = (part[begin : begin + AT_ONCE] for part in page)
+            yield embeddings, types, groups
 
 
 def judge(

@@ -25,13 +25,14 @@ from blackswan.data.photos import Photo
 from blackswan.data.quarantine import TABLE as QUARANTINE
 from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame, SourceImage
+from blackswan.data.regions import Ignored
 from blackswan.data.sources import table, video
 from blackswan.errors import InputError
 from blackswan.evaluation.model import Model, Verdicts
 from blackswan.outputs import replace_file
 from blackswan.parallel import parallel_map
 from blackswan.reporting import formats
-from blackswan.reporting.heatmaps import HeatmapScale, overlay
+from blackswan.reporting.heatmaps import HeatmapScale, outline, overlay
 
 Item = TypeVar("Item")
 Prepared = tuple[Frame, Any] | Failure
@@ -139,13 +140,14 @@ def write_verdicts(
     page: bool,
     max_failed_share: float = 0,
     spread: Spread | None = None,
+    ignored: Ignored | None = None,
 ) -> Summary:
     """Score `images` into `folder`: verdicts.parquet and .csv, with `page` overlays and a gallery.
 
     `run` says what is scored by what; raises InputError where the folder holds another run, and
     where more than a share of the images fails; what may fail goes to quarantine.csv. The parts
     that are missing are scored here, or by `spread` elsewhere, each by `write_part`. A page needs
-    a Model.
+    a Model, and so do regions that do not count.
     """
     _claim(folder, {**run, "gallery": str(page).lower()})
     if not (folder / PARQUET).exists():
@@ -157,7 +159,7 @@ def write_verdicts(
         else:
             bar = tqdm(desc="scoring", unit="image", initial=PART * len(done), disable=None)
             with bar:
-                ready = _batched(prepared(judge, rest), PART)
+                ready = _batched(prepared(judge, rest, ignored), PART)
                 for number, items in zip(missing, ready, strict=False):
                     write_part(
                         judge, items, folder, number, page=page, may_fail=max_failed_share > 0
@@ -248,12 +250,14 @@ def _not_scored(images: Iterable[SourceImage], parts: Mapping[int, Path]) -> Ite
             return
 
 
-def prepared(judge: Judge, images: Iterable[SourceImage]) -> Iterator[Prepared]:
+def prepared(
+    judge: Judge, images: Iterable[SourceImage], ignored: Ignored | None = None
+) -> Iterator[Prepared]:
     """Yield each image as the judge wants it, or why it failed, prepared on all cores."""
 
     def read(item: SourceImage) -> tuple[Frame, Any]:
         if isinstance(judge, Model):
-            return item.frame, judge.prepare(item.read()[0])
+            return item.frame, judge.see(item.read()[0], ignored)
         return item.frame, judge.read(item)
 
     def prepare(item: SourceImage) -> Prepared:
@@ -266,7 +270,9 @@ def _score(judge: Judge, items: Sequence[tuple[Frame, Any]], pictures: Path | No
     """Score one part, with an overlay of each image that is flagged where `pictures` is given."""
     rows = []
     for batch in _batched(items, BATCH):
-        found = judge.score_prepared([image for _, image in batch])
+        ready = [image for _, image in batch]
+        judged = judge.score_seen if isinstance(judge, Model) else judge.score_prepared
+        found = judged(ready)
         for (frame, image), score, p_value, flagged, anomaly_map in zip(
             batch, found.image_scores, found.p_values, found.flagged, found.anomaly_maps,
             strict=True,
@@ -276,7 +282,8 @@ def _score(judge: Judge, items: Sequence[tuple[Frame, Any]], pictures: Path | No
             if pictures is not None and flagged:
                 assert isinstance(judge, Model), "who draws has the maps"
                 scale = HeatmapScale(**judge.facts.heatmap.model_dump())
-                write_png(_overlay_of(pictures, frame.image), overlay(image, anomaly_map, scale))
+                drawn = outline(overlay(image.image, anomaly_map, scale), image.ignored)
+                write_png(_overlay_of(pictures, frame.image), drawn)
     schema = SCHEMA.with_metadata(PROBABILITIES if found.probabilities else None)
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema)
 

@@ -34,6 +34,7 @@ class Asked(Params):
     """What may be asked beside the scores."""
 
     layer: bool = False  # the colours of the heatmap alone, as they lie on the photo
+    camera: str = ""  # whose regions do not count, where the service knows any
 
 
 class ScoreRequest(Asked):
@@ -78,12 +79,21 @@ class DetectorFacts(Detector):
     data_sha256: str = Field(description="of the normal images that it learnt from")
     added_normals: int = Field(description="confirmed ones that joined its bank since")
     added_to: str | None = Field(description="hash of the detector before they did")
+    cameras: list[str] = Field(description="that the regions of the service name")
 
 
 class Detectors(BaseModel):
     """The detectors that are served."""
 
     detectors: list[DetectorFacts]
+
+
+class IgnoredRegions(BaseModel):
+    """What did not count of an image."""
+
+    camera: str
+    sha256: str = Field(description="of the file of regions")
+    polygons: list[list[tuple[float, float]]] = Field(description="x and y, pixels of the photo")
 
 
 class Result(BaseModel):
@@ -103,6 +113,9 @@ class Result(BaseModel):
         default=None, description="base64 of a PNG with transparency, to be laid on the photo"
     )
     regions: Sequence[FoundRegion] | None = None
+    ignored: list[IgnoredRegions] = Field(
+        default=[], description="of its camera, and of the detector since its threshold was set"
+    )
 
 
 class ScoreAnswer(BaseModel):
@@ -161,7 +174,7 @@ def of_detector(loaded: Loaded) -> Detector:
     )
 
 
-def facts_of(loaded: Loaded) -> DetectorFacts:
+def facts_of(loaded: Loaded, cameras: Sequence[str]) -> DetectorFacts:
     """Return what the verdicts of a detector rest on."""
     facts = loaded.model.facts
     return DetectorFacts(
@@ -172,6 +185,7 @@ def facts_of(loaded: Loaded) -> DetectorFacts:
         data_sha256=facts.data_sha256,
         added_normals=len(loaded.added),
         added_to=loaded.base or None,
+        cameras=[*cameras],
     )
 
 
@@ -206,6 +220,14 @@ def result_of(judged: Judged, name: str, asked: Asked) -> Result:
         heatmap=heatmap,
         layer=colour_layer,
         regions=regions,
+        ignored=[
+            IgnoredRegions(
+                camera=each.camera,
+                sha256=each.sha256,
+                polygons=[polygon.tolist() for polygon in each.regions.polygons(judged.shape)],
+            )
+            for each in judged.ignored
+        ],
     )
 
 

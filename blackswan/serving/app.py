@@ -4,7 +4,8 @@ import asyncio
 import errno
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from blackswan.data.regions import Ignored, of_camera
 from blackswan.errors import InputError, out_of_memory, shown
 from blackswan.serving import intake
 from blackswan.serving.answers import (
@@ -54,11 +56,15 @@ class Service:
         pipeline: Pipeline | None = None,
         decisions: Decisions | None = None,
         streams: Path | None = None,
+        ignored: Mapping[str, Ignored] | None = None,
     ) -> None:
         """Start its threads; `key` is asked for where there is one, decisions are kept there.
 
-        `streams` is the folder of `blackswan watch`.
+        `streams` is the folder of `blackswan watch`; what is `ignored` of the pictures of a camera
+        does not count where a request names it. Raises InputError where the detector cannot.
         """
+        self.ignored = ignored or {}
+        self.check(loaded)
         self.limits, self.metrics = limits or Limits(), Metrics()
         self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
         self.inner = inner = FastAPI(
@@ -89,6 +95,18 @@ class Service:
     def close(self) -> None:
         """Answer what was taken, and end."""
         self.scorer.close()
+
+    def check(self, loaded: Loaded) -> None:
+        """Raise InputError where a detector cannot leave the regions of a camera out."""
+        for each in self.ignored.values():
+            loaded.model.check_regions(each)
+
+    def ignored_by(self, camera: str) -> Ignored | None:
+        """Return what is ignored of a camera's pictures; InputError where nobody named it."""
+        if not camera or not self.ignored:
+            return None
+        remedy = "name one of them, leave camera out, or list it with nothing to ignore"
+        return of_camera(self.ignored, camera, "the service", remedy)
 
     async def judge(self, uploads: Sequence[Upload]) -> list[Judged]:
         """Have images judged; whoever stops waiting takes them back."""
@@ -186,7 +204,8 @@ class Service:
     async def detectors(self) -> Response:
         """List the detectors that are served, with what their verdicts rest on."""
         loaded = self.scorer.current
-        content = Detectors(detectors=[facts_of(loaded)]).model_dump()
+        facts = facts_of(loaded, sorted(self.ignored))
+        content = Detectors(detectors=[facts]).model_dump()
         return JSONResponse(content, headers={HASH: loaded.hash})
 
     async def score(self, request: Request) -> Response:
@@ -199,8 +218,9 @@ class Service:
         else:
             raise Refused(415, "send images as multipart/form-data, or as application/json")
         named, asked = await self.apart(read)
+        ignored = self.ignored_by(asked.camera)
         uploads, names = zip(*named, strict=True)
-        judged = await self.judge(uploads)
+        judged = await self.judge([replace(upload, ignored=ignored) for upload in uploads])
 
         def answer() -> str:
             return ScoreAnswer(
@@ -254,6 +274,7 @@ ASKED = {
     "heatmap": {"type": "boolean"},
     "layer": {"type": "boolean"},
     "regions": {"type": "integer", "minimum": 0, "maximum": 100},
+    "camera": {"type": "string"},
 }
 SCORE = of_images(
     {

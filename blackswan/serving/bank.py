@@ -60,6 +60,7 @@ def add(scorer: Scorer, image: np.ndarray, by: Loaded, sha256: str, folder: Path
 
 
 def _grown(before: Loaded, image: np.ndarray, sha256: str, models: Path) -> Loaded:
+    facts, ignored = before.model.facts, before.model.ignored
     grown: Any = copy.copy(before.model.detector)
     grown.tensors = dict(grown.tensors)  # the bank is replaced in it, not changed
     grown.add([image])
@@ -69,13 +70,13 @@ def _grown(before: Loaded, image: np.ndarray, sha256: str, models: Path) -> Load
     models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models) as place, replace_folder(target) as partial:
         grown.save(Path(place))
-        model.save(partial, Path(place), before.model.facts, before.model.normal_scores)
+        model.save(partial, Path(place), facts, before.model.normal_scores, ignored)
         write_json(partial / ADDED, {"base": base, "added": list(added)})
     grown.weights = target / FITTED / BACKBONE
     for other in target.parent.iterdir():
         if other != target:
             shutil.rmtree(other)
-    known = Model(grown, before.model.facts, before.model.normal_scores)
+    known = Model(grown, facts, before.model.normal_scores, ignored)
     return replace(before, model=known, hash=dvc_hash(target), added=added, base=base)
 
 

@@ -16,7 +16,7 @@ import yaml
 from blackswan.data.files import state_of
 from blackswan.errors import InputError, cause, shown
 from blackswan.evaluation.model import Model
-from blackswan.export.runtime import load
+from blackswan.export.runtime import Graph, load
 from blackswan.tracking.runs import dvc_hash
 
 MLFLOW = ("models:/", "runs:/")
@@ -39,6 +39,13 @@ class Loaded:
     def name(self) -> str:
         """The kind of detector, such as padim."""
         return self.model.facts.detector
+
+    @property
+    def fitted(self) -> str:
+        """The hash of the detector of `dvc repro` that it is, grew from or is an export of."""
+        if isinstance(self.model.detector, Graph):
+            return self.model.detector.exported.detector_md5
+        return self.base or self.hash
 
 
 class Source(Protocol):

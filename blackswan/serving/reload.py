@@ -51,6 +51,7 @@ class Reload:
             if self._source.stamp() != stamp:  # it changed while it was read
                 self._failed = self._served
                 return False
+            loaded = self._complete(loaded)
         except (InputError, OSError) as error:
             why = error if isinstance(error, InputError) else type(error).__name__
             log.error("the detector is not replaced: %s", why)
@@ -58,9 +59,9 @@ class Reload:
                 self._failed = self._served  # a remote may answer next time
             return False
         self._served = stamp
-        if loaded.hash in (self._scorer.current.hash, self._scorer.current.base):
+        if (loaded.base or loaded.hash) in (self._scorer.current.hash, self._scorer.current.base):
             return False
-        self._scorer.swap(self._complete(loaded))
+        self._scorer.swap(loaded)
         log.warning("%s of hash %s is served now", loaded.source, loaded.hash)
         return True
 

@@ -156,7 +156,7 @@ class Review:
         body = {"application/json": {"schema": Decided.model_json_schema()}}
         extra: dict[int | str, str] = {
             409: "Somebody decided since",
-            507: "The disk is full, the decision is not kept",
+            507: "The disk is full; the answer says whether the decision is kept",
         }
         route(
             app, "/v1/decisions", self.decide, body, PROBLEMS | extra,
@@ -182,12 +182,12 @@ class Review:
         """
         body = await request.body()
         decided, content = await self._service.apart(partial(self._read, body))
-        scorer = self._service.scorer
         if decided.add_to_bank:
-            bank.check(scorer.current)
+            bank.check(self._service.scorer.current)
         sha256 = sha256_of(content)
         name = shown(decided.name) or "the image"
-        upload = Upload(partial(io.BytesIO, content), name)
+        ignored = self._service.ignored_by(decided.camera)
+        upload = Upload(partial(io.BytesIO, content), name, ignored)
         (judged,) = await self._service.judge([upload])
         kept = await self._service.apart(
             partial(self._keep, _decision(decided, sha256, judged), content, decided.seen)
@@ -195,7 +195,7 @@ class Review:
         answer = _answer(kept)
         if decided.add_to_bank:
             answer.added_to_bank = await self._service.apart(
-                partial(bank.add, scorer, judged.image, judged.by, sha256, self._decisions.folder)
+                partial(self._add_to_bank, judged, sha256)
             )
         return JSONResponse(answer.model_dump(), headers={"ETag": f'"{kept.version}"'})
 
@@ -228,6 +228,24 @@ class Review:
             return problem(404, "no decision was kept of an image of this sha256")
         path, kind = found
         return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
+
+    def _add_to_bank(self, judged: Judged, sha256: str) -> bool:
+        """Let the detector know a normal image whose decision is kept; say so where it cannot."""
+        scorer, folder = self._service.scorer, self._decisions.folder
+        try:
+            return bank.add(scorer, judged.image, judged.by, sha256, folder)
+        except InputError as error:
+            raise InputError(
+                f"the decision is kept, the memory bank is as it was: {error}"
+            ) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Refused(
+                507,
+                "the decision is kept, but the disk of the server is full and the memory bank is as"
+                " it was; free some space on it, then send the same again",
+            ) from None
 
     def _find(self, sha256: str) -> tuple[Any, str] | None:
         if self._decisions.latest(sha256) is None:

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from blackswan.data.decoding import FORMATS, decode_turned
+from blackswan.data.regions import Ignored
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Verdicts
+from blackswan.evaluation.model import Seen, Verdicts
 from blackswan.parallel import available_cores
 from blackswan.serving.confidence import confidences
 from blackswan.serving.detectors import Loaded
@@ -37,6 +38,7 @@ class Upload:
 
     read: Callable[[], io.BytesIO]  # raises InputError
     name: str  # in messages
+    ignored: Ignored | None = None  # what does not count of its camera's pictures
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Judged:
     found: Verdicts  # of the images that were scored together
     number: int  # which of them this is
     confidence: float
+    ignored: list[Ignored]  # the regions that did not count
 
 
 @dataclass(eq=False)
@@ -57,9 +60,8 @@ class _Waiting:
     by: Loaded
     upload: Upload
     future: "Future[Judged]" = field(default_factory=Future)
-    image: np.ndarray | None = None
+    seen: Seen | None = None
     shape: tuple[int, int] = (0, 0)
-    pose: np.ndarray | None = None
 
 
 class Scorer:
@@ -154,9 +156,9 @@ class Scorer:
             _fail(item, error)
         finally:
             with self._changed:
-                if item.image is not None and not item.future.done():
+                if item.seen is not None and not item.future.done():
                     # Nothing waits for room while nothing is there to be scored.
-                    size = item.image.nbytes
+                    size = item.seen.image.nbytes
                     self._changed.wait_for(
                         lambda: not self._ready or self._ready_bytes + size <= READY_BYTES
                     )
@@ -171,8 +173,7 @@ class Scorer:
         preprocessing = item.by.model.facts.preprocessing
         photo = decode_turned(source, name, preprocessing.bit_depth)[0]
         item.shape = photo.shape[:2]
-        item.pose = preprocessing.find_pose(photo)
-        item.image = preprocessing.apply(photo, item.pose, name=name)
+        item.seen = item.by.model.see(photo, item.upload.ignored, name)
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
@@ -211,14 +212,14 @@ class Scorer:
                 if batch and self._ready[0].by is not batch[0].by:
                     break
                 batch.append(self._ready.popleft())
-            self._ready_bytes -= sum(item.image.nbytes for item in batch if item.image is not None)
+            self._ready_bytes -= sum(item.seen.image.nbytes for item in batch if item.seen)
             self._changed.notify_all()
             return batch
 
     def _score(self, batch: list[_Waiting]) -> None:
-        by, images = batch[0].by, [item.image for item in batch if item.image is not None]
+        by, images = batch[0].by, [item.seen for item in batch if item.seen]
         try:
-            found = by.model.score_prepared(images)
+            found = by.model.score_seen(images)
             sure = confidences(by.model, found)
         except Exception as error:
             if len(batch) > 1:  # one of them may be at fault, and the others are not
@@ -227,8 +228,11 @@ class Scorer:
             else:
                 batch[0].future.set_exception(error)
             return
-        for number, (item, image) in enumerate(zip(batch, images, strict=True)):
-            judged = Judged(by, image, item.shape, item.pose, found, number, float(sure[number]))
+        for number, (item, seen) in enumerate(zip(batch, images, strict=True)):
+            judged = Judged(
+                by, seen.image, item.shape, seen.pose, found, number, float(sure[number]),
+                by.model.regions(item.upload.ignored),
+            )  # fmt: skip
             item.future.set_result(judged)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import webbrowser
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -11,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from blackswan.data.regions import Ignored
 from blackswan.errors import InputError
 from blackswan.serving.app import Service
 from blackswan.serving.decisions import Decisions
@@ -33,13 +35,14 @@ def serve(
     decisions: Path | None = None,
     streams: Path | None = None,
     memory: Path | None = None,
+    ignored: Mapping[str, Ignored] | None = None,
     opens: bool = False,
 ) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
     What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
-    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. With
-    `opens` a browser shows the page.
+    `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. What is
+    `ignored` of a camera's pictures does not count. With `opens` a browser shows the page.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
@@ -59,12 +62,18 @@ def serve(
         pipeline=pipeline_of(source),
         decisions=kept,
         streams=streams,
+        ignored=ignored,
     )
     if memory:
         from blackswan.serving.similar import add_memory  # needs an extra
 
         add_memory(service, memory)
-    reload = Reload(source, service.scorer, stamp, watch_seconds, complete)
+
+    def completed(loaded: Loaded) -> Loaded:
+        service.check(loaded)
+        return complete(loaded)
+
+    reload = Reload(source, service.scorer, stamp, watch_seconds, completed)
     if watch_seconds:
         reload.start()
     url = f"http://{host}:{port}"

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ class Asked(Filters):
 
     neighbors: int = Field(default=5, ge=1, le=50, description="of each region")
     regions: int = Field(default=3, ge=1, le=REGIONS, description="of each image, at most")
+    taken_by: str = Field(default="", description="camera whose regions to ignore do not count")
 
 
 class SimilarRequest(Asked):
@@ -150,8 +152,9 @@ class Routes:
             named, asked = intake.read_pictures(given.images), given
         else:
             raise Refused(415, "send images as multipart/form-data, or as application/json")
+        ignored = self.service.ignored_by(asked.taken_by)
         uploads, names = zip(*named, strict=True)
-        judged = await self.service.judge(uploads)
+        judged = await self.service.judge([replace(upload, ignored=ignored) for upload in uploads])
         state, results = self._state(judged[0]), []
         for one, name in zip(judged, names, strict=True):  # whoever stops waiting ends it here
             regions = _regions(one, asked.regions)
@@ -171,7 +174,8 @@ class Routes:
         """Remember a defect of an image, of a type that a person confirms."""
         given = await self.service.apart(partial(intake.parsed, Confirmed, await request.body()))
         [(upload, name)] = intake.read_pictures([Picture(image=given.image, name=given.name)])
-        [judged] = await self.service.judge([upload])
+        ignored = self.service.ignored_by(given.camera)
+        [judged] = await self.service.judge([replace(upload, ignored=ignored)])
         state = self._state(judged)
         if state.detail:
             raise Refused(409, f"{state.detail}, so this one cannot join them")
@@ -200,7 +204,7 @@ class Routes:
     def _state(self, judged: Judged) -> MemoryState:
         origin = self.memory.facts.origin
         detail = None
-        if (judged.by.base or judged.by.hash) != origin.detector_hash:
+        if judged.by.fitted != origin.detector_hash:
             detail = (
                 f"the remembered defects were found by another detector or version of it, "
                 f"{origin.detector} ({origin.detector_hash}), whose regions are cut otherwise"
@@ -239,7 +243,7 @@ def _result(
                 "confidence": vote.confidence,
                 "why_unknown": vote.why_unknown,
                 "neighbors": [
-                    FoundNeighbor(id=each.id, similarity=each.similarity, **_shown(each.facts))
+                    FoundNeighbor(similarity=each.similarity, **_shown(each.facts))
                     for each in likeness.neighbors
                 ],
             }

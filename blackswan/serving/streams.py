@@ -4,30 +4,25 @@ The folder of a camera holds its alarms and state.json, which says what goes on 
 """
 
 import contextlib
-import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from blackswan.data.regions import Regions
-from blackswan.detectors.interface import Scores
+from blackswan.data.regions import Ignored
 from blackswan.errors import InputError
-from blackswan.evaluation.ignoring import leave_out
 from blackswan.evaluation.model import Verdicts
 from blackswan.outputs import replace_file
 from blackswan.reporting.heatmaps import HeatmapScale, outline, overlay
 from blackswan.serving.alarms import Outbox, Webhook, Window
 from blackswan.serving.cameras import Counts, Shot, open_camera
 from blackswan.serving.detectors import Loaded, Source, load_detector
-from blackswan.serving.placement import to_photo
 
 STATE = "state.json"
 STATE_SECONDS = 1.0  # between two writes of it
@@ -53,7 +48,7 @@ def watch(
     window: Window,
     *,
     every_n_seconds: float = 0,
-    regions: Regions | None = None,
+    ignored: Ignored | None = None,
     url: str | None = None,
 ) -> str:
     """Watch a source until it ends or Ctrl-C; say how many alarms there were.
@@ -61,8 +56,10 @@ def watch(
     Raises InputError where the source or the detector is none.
     """
     loaded = load_detector(detector)
+    if ignored:
+        loaded.model.check_regions(ignored)
     folder = out / camera
-    watcher = Watcher(camera, loaded, window, folder, regions=regions, tell=url is not None)
+    watcher = Watcher(camera, loaded, window, folder, ignored=ignored, tell=url is not None)
     webhook = Webhook(url, watcher.outbox) if url else None
     ended = threading.Event()
     bit_depth = loaded.model.facts.preprocessing.bit_depth
@@ -89,16 +86,15 @@ class Watcher:
         window: Window,
         folder: Path,
         *,
-        regions: Regions | None = None,
+        ignored: Ignored | None = None,
         tell: bool = False,
     ) -> None:
         """Open the folder; `tell` where a webhook shall hear of alarms."""
         self.camera, self.loaded, self.window, self.folder = camera, loaded, window, folder
         self.outbox, self.counts = Outbox(folder), Counts()
         self.alarms = 0
-        self._regions, self._tell = regions, tell
+        self._ignored, self._tell = ignored, tell
         self._alarm = ""  # the name of the one that goes on
-        self._masks: dict[tuple[tuple[int, int], bytes], np.ndarray] = {}
         self._last: dict[str, Any] = {}
         self._turn = threading.Lock()  # of state.json
 
@@ -126,35 +122,9 @@ class Watcher:
             self._write_state()
 
     def _judge(self, shot: Shot) -> Seen:
-        preprocessing = self.loaded.model.facts.preprocessing
-        pose = preprocessing.find_pose(shot.image)
-        image = preprocessing.apply(shot.image, pose, name=self.camera)
-        ignored = self._ignored(shot.image.shape[:2], image.shape[:2], pose)
-        detector = self.loaded.model.detector
-        change: Callable[[Scores], Scores] | None = None
-        if ignored is not None:
-
-            def change(scores: Scores) -> Scores:
-                return leave_out(detector, scores, ignored)
-
-        found = self.loaded.model.score_prepared([image], change)
-        return Seen(shot.time, shot.image, image, ignored, found)
-
-    def _ignored(
-        self, photo: tuple[int, int], seen: tuple[int, int], pose: np.ndarray | None
-    ) -> np.ndarray | None:
-        """Return the regions on what the detector sees of a photo."""
-        if self._regions is None:
-            return None
-        key = photo, b"" if pose is None else pose.tobytes()
-        if key not in self._masks:
-            matrix = to_photo(self.loaded.model.facts.preprocessing, photo, pose)
-            laid = cv2.warpAffine(
-                self._regions.mask(photo).astype(np.uint8), matrix, seen[::-1],
-                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            )  # fmt: skip
-            self._masks = {key: laid > 0}  # of one size: cameras seldom change theirs
-        return self._masks[key]
+        model = self.loaded.model
+        seen = model.see(shot.image, self._ignored, self.camera)
+        return Seen(shot.time, shot.image, seen.image, seen.ignored, model.score_seen([seen]))
 
     def _take(self, seen: Seen) -> None:
         flagged = bool(seen.found.flagged[0])
@@ -199,9 +169,8 @@ class Watcher:
 
     @property
     def _regions_version(self) -> str | None:
-        if self._regions is None:
-            return None
-        return hashlib.sha256(self._regions.model_dump_json().encode()).hexdigest()[:12]
+        counted = self.loaded.model.regions(self._ignored)
+        return ", ".join(each.sha256 for each in counted) or None
 
     def _tell_state(self, ended: threading.Event) -> None:
         """Write the state again and again: a camera that is lost sends no frame to do it."""

@@ -66,9 +66,9 @@ def answer(
     bit_depth = model.facts.preprocessing.bit_depth
     images = (decode_turned(source, name, bit_depth)[0] for source, name in sources(rows))
     lines: list[dict[str, Any]] = []
-    while batch := [model.prepare(image) for image in islice(images, BATCH)]:
-        found = model.score_prepared(batch)
-        lines += [line(model, found, n, image, asked) for n, image in enumerate(batch)]
+    while batch := [model.see(image) for image in islice(images, BATCH)]:
+        found = model.score_seen(batch)
+        lines += [line(model, found, n, one.image, asked) for n, one in enumerate(batch)]
     return pd.DataFrame(lines, columns=list(OUTPUTS), dtype=object)
 
 

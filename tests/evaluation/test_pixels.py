@@ -45,6 +45,17 @@ def exact_aupro(maps, masks, limit=0.3):
     return np.trapezoid(np.append(overlap[kept], end), np.append(rate[kept], limit)) / limit
 
 
+def test_pixels_that_do_not_count_change_nothing():
+    maps, masks = zip(*smooth_maps(4), strict=True)
+    counts = np.ones((64, 64), bool)
+    counts[:, :20] = False
+    found, expected = PixelMetrics(), PixelMetrics()
+    for number, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
+        found.add(anomaly_map, mask, str(number), counts)
+        expected.add(anomaly_map[:, 20:], mask[:, 20:], str(number))
+    assert found.compute() == expected.compute()
+
+
 def accumulate(maps, masks, groups=None):
     pixels = PixelMetrics()
     for place, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):

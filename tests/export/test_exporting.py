@@ -57,8 +57,8 @@ def test_every_kind_agrees_by_onnx_runtime(complete_of, dataset, tmp_path, kind)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["padim", "patchcore", "dino_memory", "vit", "median_residual"])
-def test_kinds_agree_by_openvino(complete_of, dataset, tmp_path, kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_agrees_by_openvino(complete_of, dataset, tmp_path, kind):
     pytest.importorskip("openvino")
     check(complete_of(kind), tmp_path / "out", dataset, "openvino")
 
@@ -126,7 +126,7 @@ def test_what_has_no_network_has_no_int8(complete_of, dataset, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-@pytest.mark.parametrize("kind", ["padim", "dino_memory"])
+@pytest.mark.parametrize("kind", ["padim", "patchcore", "dino_memory"])
 def test_int8_is_near_the_detector(complete_of, dataset, tmp_path, monkeypatch, kind, runtime):
     pytest.importorskip("nncf")
     pytest.importorskip("openvino")

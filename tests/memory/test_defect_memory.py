@@ -16,6 +16,8 @@ from blackswan.memory.vote import Params
 
 pytest.importorskip("qdrant_client")
 
+from qdrant_client import QdrantClient
+
 from blackswan.memory.defect_memory import DefectMemory, Indexed, index
 from blackswan.memory.store import COLLECTION, KEY, URL, Filters, Store, UnavailableError
 
@@ -190,7 +192,7 @@ def test_what_is_no_memory_is_named(tmp_path, found, folder):
 
 
 def test_vectors_of_others_in_a_collection_are_refused(defects):
-    store = Store(48)
+    store = Store(48, "1.dir")
     store.prepare("one")
     store.put(defects[:1], "one")
     store.check("one")
@@ -203,14 +205,34 @@ def test_vectors_of_others_in_a_collection_are_refused(defects):
 
 def test_a_store_of_many_pages_is_read_whole(defects, monkeypatch):
     monkeypatch.setattr("blackswan.memory.store.PAGE", 5)
-    store = Store(48)
+    store = Store(48, "1.dir")
     store.prepare("one")
     store.put(defects, "one")
-    embeddings, found, groups = store.all()
-    by_id = sorted(defects, key=lambda defect: defect.id)
-    assert found == [defect.type for defect in by_id]
-    assert groups == [defect.group for defect in by_id]
-    assert embeddings == pytest.approx(np.array([one.embedding for one in by_id]), abs=1e-6)
+    pages = list(store.pages())
+    assert [len(types) for _, types, _ in pages] == [5, 5, 5, 1]
+    found = [line for page in pages for line in zip(*page, strict=True)]
+    for one in defects:
+        [near] = [line for line in found if np.allclose(line[0], one.embedding, atol=1e-6)]
+        assert near[1:] == (one.type, one.group)
+
+
+def test_defects_of_several_detectors_lie_in_one_collection_of_a_server(defects, monkeypatch):
+    """The embedded engine plays the server: it is asked what a server would be."""
+    engine = QdrantClient(":memory:")
+    monkeypatch.setenv(URL, "http://127.0.0.1:6333")
+    stores = [Store(48, name) for name in ("1.dir", "2.dir")]
+    for store in stores:
+        store.client = engine
+        store.prepare("one")
+    stores[0].put(defects, "one")
+    stores[1].put([replace(defects[0], type="dent")], "one")
+    assert [store.count() for store in stores] == [16, 1]
+    near = [store.nearest(defects[0].embedding, 3, Filters()) for store in stores]
+    assert [[each.id for each in found][:1] for found in near] == [[defects[0].id]] * 2
+    assert [[each.facts["type"] for each in found] for found in near][1] == ["dent"]
+    assert {each.facts["type"] for each in near[0]} == {"scratch"}
+    assert [types for _, types, _ in stores[1].pages()] == [["dent"]]
+    assert [len(store.known(defects)) for store in stores] == [16, 1]
 
 
 def test_a_server_that_is_down(folder, monkeypatch):
@@ -261,4 +283,4 @@ def test_an_address_that_is_none(monkeypatch, url, said):
     monkeypatch.setenv(URL, url)
     monkeypatch.setenv(KEY, "k3y")
     with pytest.raises(InputError, match=said):
-        Store(48)
+        Store(48, "1.dir")

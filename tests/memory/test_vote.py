@@ -9,6 +9,13 @@ EQUAL = Params(neighbors=3, temperature=1e6, alpha=0.1)
 SURE = Calibration(asked=9, least_similarity=0.5, shares=[0.4, 1], accuracies=[0.3, 0.9])
 
 
+def learnt(embeddings, types, groups):
+    """Learn from pages of seven."""
+    begins = range(0, len(types), 7)
+    pages = [(embeddings[n : n + 7], types[n : n + 7], groups[n : n + 7]) for n in begins]
+    return calibrate(lambda: iter(pages), len(types), EQUAL)
+
+
 def clusters(rng, count=20, spread=0.1, kinds=("a", "b")):
     """Embeddings of length 1 about an axis for each kind, two of a group."""
     axes = np.repeat(np.eye(len(kinds), 8), count, axis=0)
@@ -59,14 +66,14 @@ def test_a_judgement(similarities, types, known, confidence, why):
 
 
 def test_few_defects_are_no_ground_for_a_type():
-    one = calibrate(np.eye(1, 8, dtype=np.float32), ["a"], ["0"], EQUAL)
+    one = learnt(np.eye(1, 8, dtype=np.float32), ["a"], ["0"])
     assert one == Calibration(asked=0, least_similarity=-1, shares=[], accuracies=[])
     vote = judge([0.9], ["a"], EQUAL, one)
     assert (vote.type, vote.likeliest, vote.confidence) == (None, "a", 0)
 
 
 def test_kinds_that_lie_apart_are_trusted_but_never_wholly():
-    found = calibrate(*clusters(np.random.default_rng(0)), EQUAL)
+    found = learnt(*clusters(np.random.default_rng(0)))
     assert found.asked == 40
     assert found.accuracies[-1] == pytest.approx(1 - 1 / 42)
     # 4 of 40 have their nearest neighbour below it, or at it
@@ -76,14 +83,14 @@ def test_kinds_that_lie_apart_are_trusted_but_never_wholly():
 def test_the_own_group_has_no_vote():
     embeddings, types, _ = clusters(np.random.default_rng(0), kinds=("a",))
     types = [f"{number // 2}" for number in range(20)]  # each type in one group alone
-    found = calibrate(embeddings, types, types, EQUAL)
+    found = learnt(embeddings, types, types)
     assert (found.asked, found.accuracies[-1]) == (20, 0)
 
 
 def test_noise_is_called_unknown_and_alpha_holds():
     rng = np.random.default_rng(1)
     embeddings, types, groups = clusters(rng, count=200)
-    found = calibrate(embeddings[::2], types[::2], groups[::2], EQUAL)
+    found = learnt(embeddings[::2], types[::2], groups[::2])
     nearest = (embeddings[1::2] @ embeddings[::2].T).max(axis=1)
     assert (nearest < found.least_similarity).mean() == pytest.approx(0.1, abs=0.05)
     noise = rng.normal(size=(100, 8)) * [0, 0, 1, 1, 1, 1, 1, 1]
@@ -93,4 +100,15 @@ def test_noise_is_called_unknown_and_alpha_holds():
 
 def test_many_are_asked_evenly(monkeypatch):
     monkeypatch.setattr("blackswan.memory.vote.ASKED", 10)
-    assert calibrate(*clusters(np.random.default_rng(0)), EQUAL).asked == 10
+    assert learnt(*clusters(np.random.default_rng(0))).asked == 10
+
+
+def test_pages_teach_what_all_at_once_do(monkeypatch):
+    many = clusters(np.random.default_rng(2), count=40, spread=0.4)
+    at_once = calibrate(lambda: [many], 80, EQUAL)
+    monkeypatch.setattr("blackswan.memory.vote.AT_ONCE", 9)
+    apart = learnt(*many)
+    assert apart.asked == at_once.asked == 80
+    assert apart.accuracies == pytest.approx(at_once.accuracies)
+    assert apart.shares == pytest.approx(at_once.shares)
+    assert apart.least_similarity == pytest.approx(at_once.least_similarity, abs=1e-6)

@@ -2,9 +2,12 @@
 
 import json
 import time
+from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
+from kills import killed_at
 from servers import serving
 
 from blackswan.errors import InputError
@@ -100,6 +103,23 @@ def test_what_was_not_told_is_told_after_a_restart(tmp_path, monkeypatch):
     assert heard == ["1", "2"]
     assert Outbox(tmp_path).pending() == []
     assert outbox.facts("1") == {"alarm": "1"}
+
+
+def test_killed_at_any_moment_an_alarm_that_is_there_is_yet_to_be_told(tmp_path):
+    def keep(folder):
+        Outbox(folder).keep("a", {"alarm": "a"}, PICTURES, tell=True)
+
+    found = []
+    for number in count(1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if not killed_at(number, partial(keep, folder)):
+            break
+        there = (folder / "alarms/a").is_dir()
+        assert Outbox(folder).pending() == (["a"] if there else [])
+        found.append(there)
+    assert len(found) > 3
+    assert Outbox(folder).pending() == ["a"]
 
 
 def test_an_end_is_added_to_the_alarm(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from conftest import make_model
 from PIL import Image
 
 from blackswan.data.images import encode_png, read_image
+from blackswan.data.regions import Ignored, Regions
+from blackswan.errors import InputError
+from blackswan.evaluation.model import Model
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
@@ -300,7 +304,7 @@ def test_probes_and_facts(client):
     (facts,) = client.get("/v1/detectors").json()["detectors"]
     assert facts == DETECTOR | {
         "alpha": 0.2, "threshold": 5.0, "threshold_from": "4 images", "data_sha256": "0" * 64,
-        "added_normals": 0, "added_to": None,
+        "added_normals": 0, "added_to": None, "cameras": [],
     }  # fmt: skip
     assert refusal(client.get("/none")) == (
         404, "GET /none is not offered; see /openapi.json",
@@ -368,3 +372,68 @@ def test_limits_of_bytes_files_and_pixels(limited):
     assert refusal(client.post("/invocations", json=body))[0] == 413
     plain = {"Content-Type": "text/plain"}  # as a page of another site may send it unasked
     assert refusal(client.post("/invocations", content=json.dumps(body), headers=plain))[0] == 415
+
+
+@pytest.fixture(scope="module")
+def with_regions():
+    regions = Regions(width=16, height=16, ignore=[[(0, 0), (7, 0), (7, 15), (0, 15)]])
+    nothing = Regions(width=16, height=16, ignore=[])
+    cameras = {"line1": regions, "line2": nothing}
+    ignored = {
+        name: Ignored(camera=name, sha256="ab" * 32, regions=each) for name, each in cameras.items()
+    }
+    service = Service(Loaded(make_model(), "here", "abc.dir", "3"), ignored=ignored)
+    yield TestClient(service.app)
+    service.close()
+
+
+def specks():
+    """A photo, twice as large as the detector sees it, with something in its left half."""
+    photo = np.full((32, 32, 3), 100, np.uint8)
+    photo[8:12, 4:8] = 255
+    return encode_png(photo)
+
+
+def test_regions_of_the_camera_that_a_request_names_do_not_count(with_regions):
+    def ask(**fields):
+        return with_regions.post("/v1/score", files={"images": ("a.png", specks())}, data=fields)
+
+    [whole], [left], [empty] = (
+        ask(**fields).json()["results"] for fields in ({}, {"camera": "line1"}, {"camera": "line2"})
+    )
+    assert (whole["verdict"], whole["ignored"]) == ("anomalous", [])
+    assert left["verdict"] == "normal"
+    assert left["ignored"] == [
+        {
+            "camera": "line1", "sha256": "ab" * 32,
+            "polygons": [[[0.5, 0.5], [14.5, 0.5], [14.5, 30.5], [0.5, 30.5]]],
+        }
+    ]  # fmt: skip
+    assert empty == whole
+    body = {"images": [{"image": encoded(specks()), "name": "a.png"}], "camera": "line1"}
+    assert with_regions.post("/v1/score", json=body).json()["results"] == [left]
+    refused = ask(camera="line3")
+    assert refused.status_code == 400
+    assert refused.json()["detail"].startswith("the service has no camera line3, but line1, line2;")
+    [facts] = with_regions.get("/v1/detectors").json()["detectors"]
+    assert facts["cameras"] == ["line1", "line2"]
+
+
+def test_a_camera_counts_for_nothing_where_the_service_knows_no_regions(client):
+    files = {"images": ("a.png", specks())}
+    answers = [client.post("/v1/score", files=files, data=data) for data in ({}, {"camera": "x"})]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_detector_that_cannot_leave_regions_out_is_not_served():
+    class Surer:
+        def score(self, images):
+            found = make_model().detector.score(images)
+            return replace(found, image_scores=found.image_scores + 1)
+
+    model = make_model()
+    regions = Regions(width=16, height=16, ignore=[[(0, 0), (7, 0), (7, 15)]])
+    ignored = Ignored(camera="line1", sha256="ab" * 32, regions=regions)
+    loaded = Loaded(Model(Surer(), model.facts, model.normal_scores), "here", "abc.dir", "3")
+    with pytest.raises(InputError, match="regions cannot be ignored: this detector"):
+        Service(loaded, ignored={"line1": ignored})

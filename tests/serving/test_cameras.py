@@ -1,7 +1,9 @@
 """Films, folders that fill, and live streams that break off, or are noise."""
 
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 
@@ -9,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from servers import free_port
 
 from blackswan.errors import InputError
 from blackswan.serving import cameras
@@ -120,3 +123,60 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_rest_is_counted(tmp_path, e
     shot = next(shots)
     assert abs(int(shot.image.mean()) - (40 + 5 * 19)) <= 3
     assert counts.dropped == 19
+
+
+class Recorded(threading.Event):
+    """Notes for how long the camera would wait, and ends it after nine times."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def wait(self, timeout=None):
+        if threading.current_thread().name != "camera":
+            return super().wait(timeout)
+        self.waits.append(timeout)
+        if len(self.waits) == 9:
+            self.set()
+        return self.is_set()
+
+
+def test_a_camera_that_does_not_answer_is_asked_ever_more_seldom():
+    counts, recorded = Counts(), Recorded()
+    shots = Live(f"tcp://127.0.0.1:{free_port()}", 0, counts, recorded).shots()
+    assert list(shots) == []
+    assert recorded.waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert (counts.lost, counts.connected) == (9, False)
+
+
+def test_a_camera_that_comes_back_is_waited_for_as_at_first(tmp_path):
+    film = write_film(tmp_path / "film.ts").read_bytes()
+    counts, recorded = Counts(), Recorded()
+    address = answering([b"", b"no stream", film])  # and then nobody listens
+    list(Live(address, 0, counts, recorded).shots())
+    assert recorded.waits == [1, 2, 1, 2, 4, 8, 16, 32, 60]
+
+
+def test_a_stream_that_ffmpeg_sends_is_taken_up_again(tmp_path, ended):
+    """Its HTTP server takes one client and ends with the film: then the next one begins."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("no ffmpeg")
+    dark, bright = tmp_path / "dark.ts", tmp_path / "bright.ts"
+    write_film(dark, frames=10)
+    write_film(bright, frames=40)
+    address = f"http://127.0.0.1:{free_port()}"
+
+    def send():
+        for film in (dark, bright):
+            words = ["-re", "-i", film, "-c", "copy", "-f", "mpegts", "-listen", "1", address]
+            subprocess.run([ffmpeg, "-loglevel", "error", *words], check=False)
+
+    threading.Thread(target=send, daemon=True).start()
+    counts, seen = Counts(), []
+    for shot in Live(address, 0, counts, ended, first_seconds=0.05).shots():
+        seen.append(int(shot.image.mean()))
+        if seen[-1] > 150:
+            ended.set()
+    assert min(seen) < 40 + 5 * 10
+    assert counts.lost >= 1

@@ -19,6 +19,7 @@ from conftest import make_model
 from blackswan.data.decoding import decode_turned
 from blackswan.data.images import encode_png
 from blackswan.data.known import sha256_of
+from blackswan.errors import InputError
 from blackswan.evaluation import model
 
 pytest.importorskip("fastapi")
@@ -26,6 +27,7 @@ pytest.importorskip("prometheus_client")
 
 from starlette.testclient import TestClient
 
+from blackswan.serving import bank
 from blackswan.serving.app import Service
 from blackswan.serving.decisions import Decisions
 from blackswan.serving.detectors import Loaded
@@ -142,6 +144,33 @@ def test_a_full_disk_is_told(client, monkeypatch):
         "decide again"
     )
     assert client.decisions.page(9) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(errno.ENOSPC, "full"), 507, "free some space on it, then send the same again"),
+        (InputError("another is served now"), 400, "as it was: another is served now"),
+    ],
+)
+def test_a_decision_that_is_kept_and_no_bank_that_knows_it_are_told(
+    client, monkeypatch, error, status, said
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(bank, "check", lambda _: None)
+    monkeypatch.setattr(bank, "add", fail)
+    asked = body(photo(), add_to_bank=True)
+    response = client.post("/v1/decisions", json=asked)
+    detail = response.json()["detail"]
+    assert response.status_code == status
+    assert (detail.startswith("the decision is kept"), detail.endswith(said)) == (True, True)
+    assert "the memory bank is as it was" in detail
+    assert [row.label for row in client.decisions.page(9)] == ["normal"]
+    monkeypatch.setattr(bank, "add", lambda *_: True)
+    again = client.post("/v1/decisions", json=asked).json()
+    assert (again["version"], again["added_to_bank"]) == (1, True)
 
 
 def test_openapi_shows_the_decisions(client):

@@ -1,6 +1,7 @@
 """What /v1/similar and /v1/defects answer, with a memory, with another's, and without Qdrant."""
 
 import base64
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from memory_drawings import tiny_embedder, write_found
 
 from blackswan.data.images import decode_image, encode_png
 from blackswan.errors import InputError
+from blackswan.evaluation.model import Model
 from blackswan.evaluation.regions import find_regions
+from blackswan.export.runtime import Graph
 from blackswan.memory.defects import describe
 from blackswan.memory.vote import Params
 
@@ -19,7 +22,7 @@ pytest.importorskip("qdrant_client")
 
 from starlette.testclient import TestClient
 
-from blackswan.memory.defect_memory import index
+from blackswan.memory.defect_memory import DefectMemory, index
 from blackswan.memory.store import KEY, URL
 from blackswan.serving.app import HASH, Service
 from blackswan.serving.detectors import Loaded
@@ -188,3 +191,15 @@ def test_both_routes_are_described(opened, folder):
     paths = opened(folder).get("/openapi.json").json()["paths"]
     for path in ("/v1/similar", "/v1/defects"):
         assert "application/json" in paths[path]["post"]["requestBody"]["content"]
+
+
+def test_an_export_finds_the_memory_of_its_detector(folder):
+    exported = Graph.__new__(Graph)
+    exported.exported = SimpleNamespace(detector_md5="abc.dir")
+    model = make_model()
+    loaded = Loaded(Model(exported, model.facts, model.normal_scores), "here", "ex.dir", None)
+    assert loaded.fitted == "abc.dir" == DefectMemory(folder).facts.origin.detector_hash
+    grown = Loaded(make_model(), "here", "grown.dir", None, added=("x",), base="abc.dir")
+    assert (grown.fitted, Loaded(make_model(), "here", "new.dir", None).fitted) == (
+        "abc.dir", "new.dir",
+    )  # fmt: skip

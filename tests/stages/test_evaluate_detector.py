@@ -13,6 +13,7 @@ from blackswan.data.images import decode_image, read_image, write_png
 from blackswan.detectors import median_residual
 from blackswan.detectors.interface import Scores
 from blackswan.evaluation import scoring
+from blackswan.evaluation.ignoring import Ignoring
 from blackswan.evaluation.score_maps import read_map
 
 NAME = "median_residual"
@@ -355,3 +356,53 @@ def test_a_source_of_several_shapes_is_judged_without_stretching(tiny_project, m
         [read_image(file) for file in files]
     )
     assert np.array_equal(verdicts.image_scores, table.image_score.to_numpy(np.float32))
+
+
+def test_regions_that_are_ignored_count_nowhere(tiny_project):
+    half = [[0, 0], [23, 0], [23, 39], [0, 39]]  # of what is seen of the clip, too
+    cameras = {"line1": {"width": 48, "height": 40, "ignore": [half]}}
+    (tiny_project.root / "data/ignore.json").write_text(json.dumps({"cameras": cameras}))
+    before = result(tiny_project)
+    tiny_project.set(ignore__camera="line1")
+    for stage, detector in (("fit_baseline", NAME), ("fit_detector", "padim")):
+        tiny_project.run(stage, *([] if stage == "fit_baseline" else [detector]))
+        tiny_project.run("evaluate_detector", detector)
+    rows, _ = detector_scores(tiny_project, "test")
+    model = blackswan.load(tiny_project.root / f"data/detectors/{NAME}")
+    ignored = model.ignored
+    judge = Ignoring(model.detector, ignored, model.facts.preprocessing)
+    expected = judge.score([decode_image(row.image) for row in rows])
+    table = scores(tiny_project)
+    assert np.array_equal(table.image_score.to_numpy(np.float32), expected.image_scores)
+    assert np.array_equal(stored_maps(tiny_project, table.path), expected.anomaly_maps)
+    counts = ~judge.mask((32, 32))
+    assert np.flatnonzero(~counts[0]).tolist() == [*range(16)]
+    masks = [mask_of(row, (32, 32)) for row in rows]
+    main = (table.label == 0) | (table.defect == "salt_and_pepper")
+    kept = [(one[counts], mask[counts]) for one, mask, wanted in
+            zip(expected.anomaly_maps, masks, main, strict=True) if wanted]  # fmt: skip
+    pixels, marks = (np.concatenate(part) for part in zip(*kept, strict=True))
+    found = result(tiny_project)
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(marks, pixels), abs=1e-6)
+    assert found["threshold_from"] == (
+        f"{before['threshold_from']}; the regions of line1 (sha256 {ignored.sha256[:12]}) do not "
+        "count"
+    )
+    left_out, ahead = calibration_scores(tiny_project, "image_score")
+    assert model.facts.threshold == max(left_out[-5], ahead[-2])
+    images = Split(tiny_project.root / "data/dataset", "train").normal_images
+    of_train = judge.score(list(images)).image_scores
+    assert set(of_train.tolist()) <= set(left_out.astype(np.float32).tolist())
+    padim = blackswan.load(tiny_project.root / "data/detectors/padim")
+    assert padim.ignored == ignored
+    verdicts = padim.score_prepared([decode_image(row.image) for row in rows])
+    stored = pd.read_parquet(tiny_project.root / "data/scores/padim/scores.parquet")
+    np.testing.assert_allclose(verdicts.image_scores, stored.image_score, rtol=1e-5)
+
+
+def test_without_regions_nothing_tells_of_them(finished):
+    model = finished.root / f"data/detectors/{NAME}"
+    assert blackswan.load(model).ignored is None
+    assert sorted(path.name for path in model.iterdir()) == [
+        "fitted", "model.json", "normal_scores.parquet",
+    ]  # fmt: skip

@@ -237,3 +237,12 @@ def test_a_camera_that_stands_still_is_no_leak(tiny_project, name):
     for stage in ("extract_frames", "synthesize_anomalies"):
         tiny_project.run(stage)
     assert "train normal" in tiny_project.run("label")
+
+
+def test_what_cannot_leave_regions_out_is_said_before_anything_is_trained(tiny_project):
+    tiny_project.set(ignore__camera="line1", compare__references={"vit": "", "median_residual": ""})
+    assert tiny_project.refuse("label") == (
+        "error: ignore.camera = line1 leaves regions out, and vit scores an image by more than its "
+        "anomaly map; take the vit out of compare.references, give patchcore a top_fraction, or "
+        "set ignore.camera: ''"
+    )

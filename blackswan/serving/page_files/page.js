@@ -4,7 +4,7 @@
 const BATCH = 8, BATCH_BYTES = 12e6, MOST_SHOWN = 24, REGIONS = 20;
 const $ = (id) => document.getElementById(id);
 const items = [];
-let chosen = null, waiting = [], working = 0, detector = "";
+let chosen = null, waiting = [], working = 0, detector = "", cameras = [];
 
 // --- the service -----------------------------------------------------------------------------
 
@@ -175,6 +175,8 @@ async function work() {
 }
 
 async function scoreAll(batch) {
+  const camera = $("camera").value.trim();
+  for (const item of batch) item.camera = cameras.includes(camera) ? camera : "";
   try {
     (await score(batch, {})).forEach((result, number) => judged(batch[number], result));
   } catch (error) {
@@ -186,7 +188,7 @@ async function scoreAll(batch) {
 async function score(batch, asked) {
   const form = new FormData();
   batch.forEach((item) => form.append("images", item.file, item.name));
-  for (const [name, value] of Object.entries(asked)) form.append(name, value);
+  for (const [name, value] of Object.entries({ camera: batch[0].camera, ...asked })) form.append(name, value);
   return (await askJson("v1/score", { method: "POST", body: form })).results;
 }
 
@@ -251,6 +253,7 @@ function draw(item, detail) {
     photo.addEventListener("error", () => showOverlay(item), { once: true });
     stack.replaceChildren(photo);
   }
+  drawIgnored(item.result);
   if (!detail) return;
   const layer = make("img", { src: png(detail.layer), alt: "", class: "over", id: "layer" });
   $("stack-heatmap").append(layer);
@@ -263,6 +266,17 @@ function draw(item, detail) {
   fillTable($("regions"), "Where the heatmap passes its threshold", ["left", "top", "width", "height", "share of the area", "peak"],
     detail.regions.map(({ box, area_share, peak }) => [String(box.left), String(box.top), String(box.width), String(box.height), percent(area_share), digits(peak)]));
   look();
+}
+
+/** What does not count of the photo, by the regions of its camera. */
+function drawIgnored({ ignored, width, height }) {
+  const polygons = ignored.flatMap((regions) => regions.polygons);
+  $("ignored-note").hidden = !polygons.length;
+  if (!polygons.length) return;
+  $("ignored-note").textContent = `Grey does not count: regions of ${ignored.map(({ camera }) => camera).join(", ")}.`;
+  const svg = make("svg", { class: "over", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true", id: "ignored" });
+  for (const polygon of polygons) svg.append(make("polygon", { class: "ignored", points: polygon.map(([x, y]) => `${x + 0.5},${y + 0.5}`).join(" ") }));
+  $("stack-photo").append(svg);
 }
 
 /** A browser shows no TIFF: then the picture that the service made stands for both. */
@@ -344,6 +358,7 @@ async function findSimilar() {
   try {
     const form = new FormData();
     form.append("images", item.file, item.name);
+    form.append("taken_by", item.camera);
     const { memory, results: [found] } = await askJson("v1/similar", { method: "POST", body: form });
     if (chosen === item) showSimilar(memory, found.regions);
   } catch (error) {
@@ -602,6 +617,8 @@ async function begin() {
   openPart();
   const { detectors: [served] } = await askJson("v1/detectors");
   detector = served.name;
+  cameras = served.cameras;
+  $("cameras-known").replaceChildren(...cameras.map((camera) => make("option", { value: camera })));
   $("detector").textContent = `${served.name} ${served.hash.slice(0, 8)}, alpha ${served.alpha}; threshold from ${served.threshold_from}`;
 }
 
