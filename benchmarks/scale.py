@@ -87,7 +87,9 @@ def prepare(folder: Path, images: int) -> None:
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "data/weights" / BACKBONE, folder / "data/weights" / BACKBONE)
     # Else DVC writes .gitignore files into folders that stages depend on, and they run again.
-    for name in (".dvcignore", ".gitignore", "data/.gitignore", "data/corrections.csv"):
+    (folder / "metrics").mkdir()
+    for name in (".dvcignore", ".gitignore", "data/.gitignore", "data/corrections.csv",
+                 "metrics/robustness.json"):  # fmt: skip
         shutil.copy(ROOT / name, folder / name)
     photos = folder / "data/raw/photos"
     photos.mkdir(parents=True)

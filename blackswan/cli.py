@@ -8,6 +8,7 @@ makes its own words of an interruption.
 
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ MEMORY, REGIONS = Path("memory"), 10  # of a photo, looked up at most
 METRICS, SCORES, DATASET = Path("metrics/detectors"), Path("data/scores"), Path("data/dataset")
 FRAMES = Path("data/frames")
 DRIFTS = Path("data/drift")
+PAGED = 3  # exit code: nothing failed, and a person is to look
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -172,6 +174,9 @@ def serve(
     memory: Annotated[
         Path | None, typer.Option(help="folder of `blackswan index`, for /v1/similar")
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="folder that keeps what is answered, for drift-report")
+    ] = None,
     opens: Annotated[bool, typer.Option("--open", help="the page in a browser")] = False,
 ) -> None:
     """Serve a detector: a page to inspect images, and a REST API, which /docs shows.
@@ -186,9 +191,27 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions=decisions, streams=streams, memory=memory, opens=opens,
+            decisions=decisions, streams=streams, memory=memory, log=log, opens=opens,
         )
     )  # fmt: skip
+
+
+@app.command("drift-report")
+def drift_report(
+    log: Annotated[Path, typer.Argument(help="folder of `blackswan serve --log`")],
+    detector: Annotated[
+        Path, typer.Option(help="folder of the model that answered, such as data/detectors/padim")
+    ],
+    out: Annotated[Path, typer.Option(help="the page")] = Path("drift.html"),
+    camera: Annotated[
+        str | None, typer.Option(help="whose images, where the log has several; '' has no name")
+    ] = None,
+) -> None:
+    """Say whether what was served differs from held-out normal images: a page, and figures.
+
+    Whether a person is paged, `monitor` in params.yaml says: then the exit code is 3.
+    """
+    explained(lambda: _drift_report(log, detector, out, camera))
 
 
 @app.command()
@@ -457,6 +480,7 @@ def _serve(
     decisions: Path | None,
     streams: Path | None,
     memory: Path | None,
+    log: Path | None,
     opens: bool,
 ) -> None:
     if memory is not None:
@@ -470,8 +494,21 @@ def _serve(
     source = open_source(detector, rev, remote)
     serve(
         source, host, port, Limits(**limits), watch,
-        decisions=decisions, streams=streams, memory=memory, opens=opens,
+        decisions=decisions, streams=streams, memory=memory, log=log, opens=opens,
     )  # fmt: skip
+
+
+def _drift_report(log: Path, detector: Path, out: Path, camera: str | None) -> None:
+    from blackswan.drift import monitor
+    from blackswan.drift.report import report
+    from blackswan.tracking.runs import dvc_hash
+
+    params = load_section(monitor.Params, "monitor")
+    model = load(detector)
+    found = report(log, model, detector, dvc_hash(detector), params, camera, out)
+    print(f"{'page' if found.page else 'no page'}: {found.why}; see {out}")
+    if found.page:
+        sys.exit(PAGED)
 
 
 def _watch(

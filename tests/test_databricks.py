@@ -196,10 +196,12 @@ def task(run, tmp_path, drawn_clip, capfd):
         shutil.copytree(ROOT / name, repository / name, ignore=ignored)
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, repository)
-    (repository / "data").mkdir()
-    shutil.copy(
-        ROOT / "data/corrections.csv", repository / "data"
-    )  # as Git, and so a bundle, has it
+    for name in (
+        "data/corrections.csv",
+        "metrics/robustness.json",
+    ):  # as Git, so a bundle, has them
+        (repository / name).parent.mkdir()
+        shutil.copy(ROOT / name, repository / name)
     volume, disk = tmp_path / "volume", tmp_path / "disk"
     disk.mkdir()
     (volume / "source").mkdir(parents=True)
