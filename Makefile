@@ -6,6 +6,7 @@ REMOTE ?=
 DETECTOR ?= patchcore
 PORT ?= 8000
 MEMORY ?= memory
+LOG ?= monitoring
 # No remote is the default until its account exists: DVC asks a default one for data that is not
 # cached, and retries one that is not there for over ten minutes.
 TARGET = $(or $(REMOTE),$(shell dvc config core.remote 2> /dev/null),azure)
@@ -21,7 +22,7 @@ QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 CORES := --numprocesses logical --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-slow drift bench stale lint push pull readme azurite azurite-stop mlflow cloud serve propose clean
+.PHONY: help repro test test-slow drift bench stale lint push pull readme evidently azurite azurite-stop mlflow cloud serve propose clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +37,11 @@ test: $(VENV)/.test ## run the tests on all cores, a few minutes
 test-slow: $(VENV)/.test ## run the slow tests: kill and resume, push and pull
 	python -m pytest $(CORES) --dist loadgroup -m slow --timeout 900 --durations 25
 
-drift: $(VENV)/.core ## let the test images drift: metrics/drift, a table and a picture a detector
+drift: $(VENV)/.core ## let the test images drift: metrics/drift, and the report page
 	@python tools/lock.py
 	dvc repro drift/dvc.yaml
+	python tools/robustness.py
+	dvc repro compare
 
 bench: $(VENV)/.core ## compare speed and memory with ffmpeg and a bare torch loop, 5 minutes
 	dvc repro --quiet fetch_sample fetch_weights
@@ -65,6 +68,9 @@ pull: $(VENV)/.core ## fetch data and models from the remote (REMOTE=name for an
 readme: $(VENV)/.core ## write the table of metrics/ into README.md
 	python tools/readme.py
 
+evidently: .evidently/.ready ## a page of Evidently on LOG, the folder of `blackswan serve --log`
+	.evidently/bin/python tools/evidently_report.py $(LOG) --out evidently.html
+
 azurite: $(VENV)/.core ## start Azure's own storage emulator and make it this clone's remote
 	python tools/azurite.py start
 
@@ -81,7 +87,7 @@ serve: $(VENV)/.serve $(VENV)/.memory ## the inspection page of DETECTOR on PORT
 	@test -d data/detectors/$(DETECTOR) || { echo "data/detectors/$(DETECTOR) is missing; run make repro, or make pull" >&2; exit 1; }
 	blackswan index data/defects --memory $(MEMORY)
 	blackswan serve data/detectors/$(DETECTOR) --port $(PORT) --open \
-		--decisions decisions --memory $(MEMORY) --streams streams
+		--decisions decisions --memory $(MEMORY) --streams streams --log $(LOG)
 
 propose: $(VENV)/.llm ## show what `blackswan propose-labels` would send of DETECTOR's test images, in .propose/
 	@test -d data/detectors/$(DETECTOR) || { echo "data/detectors/$(DETECTOR) is missing; run make repro, or make pull" >&2; exit 1; }
@@ -90,12 +96,18 @@ propose: $(VENV)/.llm ## show what `blackswan propose-labels` would send of DETE
 
 clean: ## remove caches and leftovers; data, models and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info dvclive dvc_plots
-	find . -name .venv -prune -o -name .azurite -prune -o -name .git -prune -o \
+	find . -name .venv -prune -o -name .evidently -prune -o -name .azurite -prune -o -name .git -prune -o \
 		\( -name __pycache__ -o -name '.*.partial' -o -name '.*.old' -o -name '.*.tmp' \) -prune -exec rm -rf {} +
 
 $(VENV)/.llm $(VENV)/.memory $(VENV)/.mlflow $(VENV)/.serve $(VENV)/.spark: $(VENV)/.core
 	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[$(@:$(VENV)/.%=%)]'
+	@touch $@
+
+# An environment of its own, for Evidently wants an older pandas.
+.evidently/.ready: tools/evidently.txt
+	@test -x .evidently/bin/python || $(PYTHON) -m venv .evidently
+	@.evidently/bin/python -m pip install $(QUIET) --disable-pip-version-check --requirement $<
 	@touch $@
 
 # One stamp per set of packages, each a superset of the one before: make installs again when

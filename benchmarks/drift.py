@@ -9,9 +9,10 @@ Normal images of three sources are dealt at random: some fit PaDiM, the others a
 of the pool, drawn anew each time, are the held-out images; of the other half, drifted or not, up to
 50 are a window, and all a stream, no image twice, in which a drift is to be found by the 50th.
 Frames of the clip, dealt at random, are exchangeable here, which those of a camera are not. The
-level of a window test is 0.05, and the CUSUM may report once in 1,000 images. Then detectors on screws, whose threshold is set anew by 50
-drifted normal images, or whose scores are moved by the median of the first 20. Detectors see 112
-pixels. The sources besides the sample clip lie in ../shared/data.
+level of a window test is 0.05, and the CUSUM may report once in 1,000 images. Then detectors on
+screws, whose threshold is set anew by 50 drifted normal images, or whose scores are moved by the
+median of the first 20. Detectors see 112 pixels. The sources besides the sample clip lie in
+../shared/data.
 """
 
 import json

@@ -87,7 +87,8 @@ def prepare(folder: Path, images: int) -> None:
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "data/weights" / BACKBONE, folder / "data/weights" / BACKBONE)
     # Else DVC writes .gitignore files into folders that stages depend on, and they run again.
-    tracked = [".dvcignore", ".gitignore", "data/.gitignore"]
+    tracked = [".dvcignore", ".gitignore", "data/.gitignore", "metrics/robustness.json"]
+    (folder / "metrics").mkdir()
     for name in [*tracked, "data/corrections.csv", "data/ignore.json"]:
         shutil.copy(ROOT / name, folder / name)
     photos = folder / "data/raw/photos"

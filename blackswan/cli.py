@@ -49,6 +49,7 @@ FRAMES = Path("data/frames")
 DRIFTS = Path("data/drift")
 PROPOSALS, REVIEW = Path("data/proposals.csv"), Path("data/review.csv")
 CORRECTIONS = Path("data/corrections.csv")
+PAGED = 3  # exit code: nothing failed, and a person is to look
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -192,6 +193,9 @@ def serve(
     ignore: Annotated[
         Path | None, typer.Option(help="JSON of regions that do not count, by camera, or a folder")
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="folder that keeps what is answered, for drift-report")
+    ] = None,
     opens: Annotated[bool, typer.Option("--open", help="the page in a browser")] = False,
 ) -> None:
     """Serve a detector: a page to inspect images, and a REST API, which /docs shows.
@@ -206,9 +210,28 @@ def serve(
                 "waiting": max_waiting, "answer_seconds": max_seconds,
                 "held_bytes": 4 * max_bytes,
             },
-            decisions=decisions, streams=streams, memory=memory, ignore=ignore, opens=opens,
+            decisions=decisions, streams=streams, memory=memory, ignore=ignore, log=log,
+            opens=opens,
         )
     )  # fmt: skip
+
+
+@app.command("drift-report")
+def drift_report(
+    log: Annotated[Path, typer.Argument(help="folder of `blackswan serve --log`")],
+    detector: Annotated[
+        Path, typer.Option(help="folder of the model that answered, such as data/detectors/padim")
+    ],
+    out: Annotated[Path, typer.Option(help="the page")] = Path("drift.html"),
+    camera: Annotated[
+        str | None, typer.Option(help="whose images, where the log has several; '' has no name")
+    ] = None,
+) -> None:
+    """Say whether what was served differs from held-out normal images: a page, and figures.
+
+    Whether a person is paged, `monitor` in params.yaml says: then the exit code is 3.
+    """
+    explained(lambda: _drift_report(log, detector, out, camera))
 
 
 @app.command()
@@ -569,6 +592,7 @@ def _serve(
     streams: Path | None,
     memory: Path | None,
     ignore: Path | None,
+    log: Path | None,
     opens: bool,
 ) -> None:
     if memory is not None:
@@ -583,8 +607,21 @@ def _serve(
     serve(
         source, host, port, Limits(**limits), watch,
         decisions=decisions, streams=streams, memory=memory,
-        ignored=read_all(ignore) if ignore else None, opens=opens,
+        ignored=read_all(ignore) if ignore else None, log=log, opens=opens,
     )  # fmt: skip
+
+
+def _drift_report(log: Path, detector: Path, out: Path, camera: str | None) -> None:
+    from blackswan.drift import monitor
+    from blackswan.drift.report import report
+    from blackswan.tracking.runs import dvc_hash
+
+    params = load_section(monitor.Params, "monitor")
+    model = load(detector)
+    found = report(log, model, detector, dvc_hash(detector), params, camera, out)
+    print(f"{'page' if found.page else 'no page'}: {found.why}; see {out}")
+    if found.page:
+        sys.exit(PAGED)
 
 
 def _watch(

@@ -34,6 +34,7 @@ SUMMARY = Path("metrics/summary.json")
 LEADERBOARD = Path("metrics/leaderboard.csv")
 PICTURES = Path("metrics/pictures")
 REPORT = Path("metrics/report.html")
+ROBUSTNESS = Path("metrics/robustness.json")  # written by `make drift`
 MAPS = "maps.parquet"  # in the scores of a detector
 TITLES = {"roc": "ROC", "precision_recall": "Precision and recall", "pro": "Per-region overlap"}
 
@@ -98,6 +99,26 @@ def read_scores(detector: str, test: Split) -> pd.DataFrame:
     return scores
 
 
+def read_robustness(results: dict[str, dict[str, Any]], fingerprint: str) -> dict[str, Any]:
+    """Read what `make drift` measured of these detectors on these test images, as much as it did.
+
+    `make drift` runs beside the pipeline: what it said of a fit before, or of another source, is
+    left out.
+    """
+    if not ROBUSTNESS.exists():
+        return {"detectors": {}}
+    summary = dict(json.loads(ROBUSTNESS.read_bytes()))
+    return summary | {
+        "detectors": {
+            name: found
+            for name, found in summary["detectors"].items()
+            if name in results
+            and found["test_images"] == fingerprint
+            and found["threshold"] == results[name]["threshold"]
+        }
+    }
+
+
 def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure of what belongs to no detector alone; `detectors` come best first."""
     yield "samples", sheets.contact_sheet("Test images and their masks", sample(test, samples))
@@ -147,7 +168,9 @@ def main() -> None:
             result = results[detector]
             for name, figure in draw_detector(detector, result, test, params.gallery_images):
                 write_png(figure, pictures / detector / f"{name}.png")
-        page = report.render(results, read_settings(), fingerprint(test.paths), pictures)
+        images = fingerprint(test.paths)
+        drifts = read_robustness(results, images)
+        page = report.render(results, read_settings(), images, pictures, drifts)
     with replace_file(REPORT) as file:
         file.write_text(page, encoding="utf-8")
     with replace_file(LEADERBOARD) as file:

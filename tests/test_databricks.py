@@ -196,9 +196,9 @@ def task(run, tmp_path, drawn_clip, capfd):
         shutil.copytree(ROOT / name, repository / name, ignore=ignored)
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, repository)
-    (repository / "data").mkdir()
-    for name in ("corrections.csv", "ignore.json"):  # as Git, and so a bundle, has them
-        shutil.copy(ROOT / "data" / name, repository / "data")
+    for name in ("data/corrections.csv", "data/ignore.json", "metrics/robustness.json"):
+        (repository / name).parent.mkdir(exist_ok=True)  # as Git, so a bundle, has them
+        shutil.copy(ROOT / name, repository / name)
     volume, disk = tmp_path / "volume", tmp_path / "disk"
     disk.mkdir()
     (volume / "source").mkdir(parents=True)

@@ -62,7 +62,8 @@ def unused(tmp_path_factory: pytest.TempPathFactory, small_params: dict) -> Path
     for name in ("stages", "blackswan"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     tracked = ["dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config"]
-    for name in [*tracked, "data/.gitignore", "data/corrections.csv", "data/ignore.json"]:
+    kept = ["data/.gitignore", "data/corrections.csv", "data/ignore.json"]
+    for name in [*tracked, *kept, "metrics/robustness.json"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     draw_clip(root / "data/raw/clip.avi", frames=85, fps=40)

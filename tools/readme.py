@@ -1,15 +1,14 @@
 """Write what was measured into the tables of README.md, each between its marks (`make readme`)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from blackswan.drift.corruptions import FAMILIES
-from blackswan.drift.simulation import STEP
+from blackswan.drift.robustness import summarise
 from blackswan.errors import InputError, explained
+from blackswan.reporting import robustness
 from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 
 README = Path("README.md")
@@ -17,8 +16,7 @@ SUMMARY = Path("metrics/summary.json")
 PHOTOS = Path("benchmarks/photos.json")
 WRITTEN_BY = {SUMMARY: "dvc repro compare", PHOTOS: "python benchmarks/durations.py"}
 DURATIONS = Path("benchmarks/durations.json")
-DRIFTS, SHOWN = Path("metrics/drift"), 3  # the severity of the table
-RATES = ("image_auroc", "false_positive_rate", "recall")
+DRIFTS = Path("metrics/drift")
 
 
 def leaderboard(summary: Path) -> str:
@@ -55,35 +53,41 @@ def durations() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def robustness() -> str:
-    """Return image AUROC, false alarms and recall by kind of drift, means at one severity.
+def drift() -> str:
+    """Return what detectors are worth when the camera drifts, best first where the light changes.
 
-    The best under light that changes comes first; empty where `make drift` has not run.
+    A choice, image AUROC, false alarms and recall by kind of drift, means at one severity, and a
+    line for each drift; empty where `make drift` has not run.
     """
-    found = {path.stem: pd.read_csv(path) for path in sorted(DRIFTS.glob("*.csv"))}
-    if not found:
+    summary = summarise(DRIFTS)
+    laid = robustness.table(summary)
+    if laid is None:
         return ""
-    head = ["detector", "no drift", *FAMILIES]
-    rows = {}
-    for name, table in found.items():
-        steps = table[table.kind == STEP]
-        parts = [steps[steps.severity == 0]]
-        parts += [
-            steps[steps.drift.isin(drifts) & (steps.severity == SHOWN)]
-            for drifts in FAMILIES.values()
-        ]
-        rows[name] = [part[list(RATES)].mean() for part in parts]
-    order = sorted(rows, key=lambda name: (-rows[name][1].image_auroc, name))
-    lines = [[name, *(" / ".join(f"{v:.2f}" for v in cell) for cell in rows[name])]
-             for name in order]  # fmt: skip
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
+    kinds = [["detector", "no drift", *FAMILIES]]
+    for name in laid.detectors:
+        found = summary["detectors"][name]
+        parts = [found["no drift"], *found["kinds"].values()]
+        kinds.append([name, *(_rates(part) for part in parts)])
+    drifts = [["image AUROC / recall", *laid.detectors]]
+    drifts += [[line.drift, *line.cells] for line in laid.lines]
+    return f"{laid.choice}\n\n{_markdown(kinds)}\n{_markdown(drifts)}"
+
+
+def _rates(rates: Mapping[str, float | None]) -> str:
+    values = (rates[rate] for rate in ("image_auroc", "false_positive_rate", "recall"))
+    return " / ".join("–" if value is None else f"{value:.2f}" for value in values)
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *rest = lines
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rest])
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "photos": partial(leaderboard, PHOTOS),
     "leaderboard": partial(leaderboard, SUMMARY),
     "durations": durations,
-    "drift": robustness,
+    "drift": drift,
 }
 
 

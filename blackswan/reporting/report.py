@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from blackswan.evaluation.ranking import BASELINE, summarise
 from blackswan.evaluation.verdict import VOID
-from blackswan.reporting import formats
+from blackswan.reporting import formats, robustness
 from blackswan.reporting.embedding import data_uris
 from blackswan.reporting.leaderboard import ORDER, Summary, board, by_kind
 
@@ -20,13 +20,14 @@ def render(
     settings: Mapping[str, Any],
     fingerprint: str,
     pictures: Path,
+    drifts: Mapping[str, Any],
 ) -> str:
     """Return the page.
 
     `results` holds what evaluate_detector wrote of each detector; `settings` the blocks of
     params.yaml that shaped them; `fingerprint` tells which test images they are of; `pictures` is
     the folder of the PNG files, each of which is put into the page where the template asks for it
-    and left out where it is missing.
+    and left out where it is missing; `drifts` is what `make drift` measured of some detectors.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent),
@@ -52,6 +53,7 @@ def render(
         warning=warning(summary),
         settings=dict(flattened(settings)),
         fingerprint=fingerprint,
+        robustness=robustness.table(drifts),
     )
 
 

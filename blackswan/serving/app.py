@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -36,9 +36,20 @@ from blackswan.serving.metrics import MEDIA_TYPE, Metrics
 from blackswan.serving.page import add_page
 from blackswan.serving.pipeline import Pipeline
 from blackswan.serving.problems import UNKNOWN, Refused, problem
-from blackswan.serving.routes import PIXEL, PROBLEMS, content_type, described, of_images, route
+from blackswan.serving.routes import (
+    PIXEL,
+    PROBLEMS,
+    camera_of,
+    content_type,
+    described,
+    of_images,
+    route,
+)
 from blackswan.serving.scorer import Judged, Scorer, Upload
 from blackswan.tracking.contract import line
+
+if TYPE_CHECKING:
+    from blackswan.serving.record import Recorder
 
 HASH = "X-Detector-Hash"  # of every answer: that of DVC, of the detector that gave it
 Result = TypeVar("Result")
@@ -57,16 +68,19 @@ class Service:
         decisions: Decisions | None = None,
         streams: Path | None = None,
         ignored: Mapping[str, Ignored] | None = None,
+        recorder: "Recorder | None" = None,
     ) -> None:
         """Start its threads; `key` is asked for where there is one, decisions are kept there.
 
         `streams` is the folder of `blackswan watch`; what is `ignored` of the pictures of a camera
-        does not count where a request names it. Raises InputError where the detector cannot.
+        does not count where a request names it; `recorder` keeps what is answered. Raises
+        InputError where the detector cannot leave it out.
         """
         self.ignored = ignored or {}
         self.check(loaded)
-        self.limits, self.metrics = limits or Limits(), Metrics()
-        self.scorer = Scorer(loaded, self.limits, self.metrics.batch)
+        self.limits, self.metrics, self.recorder = limits or Limits(), Metrics(), recorder
+        summaries = (recorder.components,) if recorder else ()
+        self.scorer = Scorer(loaded, self.limits, self.metrics.batch, *summaries)
         self.inner = inner = FastAPI(
             title="Blackswan",
             version=version("blackswan"),
@@ -108,8 +122,14 @@ class Service:
         remedy = "name one of them, leave camera out, or list it with nothing to ignore"
         return of_camera(self.ignored, camera, "the service", remedy)
 
-    async def judge(self, uploads: Sequence[Upload]) -> list[Judged]:
-        """Have images judged; whoever stops waiting takes them back."""
+    async def judge(self, uploads: Sequence[Upload], camera: str | None = None) -> list[Judged]:
+        """Have images judged; whoever stops waiting takes them back.
+
+        Those of a `camera`, which may have no name, are new and join the log; its regions do not
+        count. Raises InputError where there are regions, and none of that camera.
+        """
+        if ignored := self.ignored_by(camera or ""):
+            uploads = [replace(upload, ignored=ignored) for upload in uploads]
         futures = self.scorer.judge(uploads)
         try:
             judged = await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -118,6 +138,8 @@ class Service:
                 future.cancel()
         for one in judged:
             self.metrics.image("anomalous" if one.found.flagged[one.number] else "normal")
+        if self.recorder and camera is not None:
+            self.recorder.add(judged, camera)
         return judged
 
     async def apart(self, work: Callable[[], Result]) -> Result:
@@ -172,10 +194,10 @@ class Service:
             self.prometheus
         )
         app.get("/v1/detectors", response_model=Detectors)(self.detectors)
-        route(app, "/v1/score", self.score, SCORE, response_model=ScoreAnswer)
-        route(app, "/v1/detect-anomalies", self.detect_anomalies, LOOKOUT)
-        route(app, "/model", self.model, DOMINO, response_model=DominoAnswer)
-        route(app, "/invocations", self.invocations, MLFLOW)
+        route(app, "/v1/score", self.score, SCORE, named=True, response_model=ScoreAnswer)
+        route(app, "/v1/detect-anomalies", self.detect_anomalies, LOOKOUT, named=True)
+        route(app, "/model", self.model, DOMINO, named=True, response_model=DominoAnswer)
+        route(app, "/invocations", self.invocations, MLFLOW, named=True)
 
     async def health(self) -> Response:
         """Say whether images are scored."""
@@ -198,7 +220,13 @@ class Service:
     async def prometheus(self) -> Response:
         """Return the counts."""
         rates = await self.apart(self.review.recent_rates) if self.review else []
-        text = self.metrics.text(self.scorer.current, self.scorer.pending, rates)
+        loaded = self.scorer.current
+        if self.recorder:
+            drifts = await self.apart(partial(self.recorder.states, loaded))
+            self.metrics.log(
+                self.recorder.written, self.recorder.lost, self.recorder.waiting, drifts
+            )
+        text = self.metrics.text(loaded, self.scorer.pending, rates)
         return Response(text, media_type=MEDIA_TYPE)
 
     async def detectors(self) -> Response:
@@ -210,7 +238,7 @@ class Service:
 
     async def score(self, request: Request) -> Response:
         """Judge images: score, p-value, threshold, verdict, and on request heatmap and regions."""
-        kind = content_type(request)
+        kind, camera = content_type(request), camera_of(request)
         if kind == "multipart/form-data":
             read = partial(intake.read_form, request.headers, await request.body(), self.limits)
         elif kind == "application/json":
@@ -218,9 +246,8 @@ class Service:
         else:
             raise Refused(415, "send images as multipart/form-data, or as application/json")
         named, asked = await self.apart(read)
-        ignored = self.ignored_by(asked.camera)
         uploads, names = zip(*named, strict=True)
-        judged = await self.judge([replace(upload, ignored=ignored) for upload in uploads])
+        judged = await self.judge(uploads, asked.camera or camera)
 
         def answer() -> str:
             return ScoreAnswer(
@@ -234,18 +261,19 @@ class Service:
 
     async def detect_anomalies(self, request: Request) -> Response:
         """Judge one image, which is the body, and answer as AWS Lookout for Vision did."""
-        kind = content_type(request)
+        kind, camera = content_type(request), camera_of(request)
         if not kind.startswith("image/") and kind != "application/octet-stream":
             raise Refused(415, "send the bytes of an image, with Content-Type: image/jpeg")
         body = await request.body()
-        judged = await self.judge([Upload(partial(io.BytesIO, body), "the image")])
+        judged = await self.judge([Upload(partial(io.BytesIO, body), "the image")], camera)
         content = await self.apart(partial(lookout_of, judged[0]))
         return JSONResponse(content, headers={HASH: judged[0].by.hash})
 
     async def model(self, request: Request) -> Response:
         """Judge one image by its path below BLACKSWAN_IMAGES, as the Domino Model API does."""
+        camera = camera_of(request)
         read = partial(intake.read_domino, await request.body(), self.limits.body_bytes)
-        judged = await self.judge([await self.apart(read)])
+        judged = await self.judge([await self.apart(read)], camera)
         answer = DominoAnswer(
             is_anomalous=bool(judged[0].found.flagged[judged[0].number]),
             confidence=judged[0].confidence,
@@ -254,9 +282,10 @@ class Service:
 
     async def invocations(self, request: Request) -> Response:
         """Judge images in any of the forms of MLflow, with the columns of its served models."""
+        camera = camera_of(request)
         read = partial(intake.read_rows, await request.body(), self.limits.body_bytes)
         uploads, asked = await self.apart(read)
-        judged = await self.judge(uploads)
+        judged = await self.judge(uploads, camera)
 
         def answer() -> list[dict[str, Any]]:
             return [line(one.by.model, one.found, one.number, one.image, asked) for one in judged]

@@ -1,6 +1,8 @@
 """What Prometheus is told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -8,6 +10,41 @@ from blackswan.serving.decisions import Rate
 from blackswan.serving.detectors import Loaded
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Logging:
+    """What is told where there is a log."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records = Gauge(
+            "blackswan_log_records",
+            "Answers written to the log, waiting for it, or lost to a full disk",
+            ["state"],
+            registry=registry,
+        )
+        self._drift, self._newest = (
+            Gauge(name, what, ["camera"], registry=registry)
+            for name, what in (
+                ("blackswan_drift", "1 where the last drift report pages a person, else 0"),
+                (
+                    "blackswan_drift_newest_image_seconds",
+                    "Time of the last image it had, since 1970",
+                ),
+            )
+        )
+
+    def take(
+        self, written: int, lost: int, waiting: int, drifts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Set all of it."""
+        for state, count in {"written": written, "waiting": waiting, "lost": lost}.items():
+            self._records.labels(state).set(count)
+        for gauge in (self._drift, self._newest):
+            gauge.clear()
+        for one in drifts:
+            self._drift.labels(one["camera"]).set(one["page"])
+            newest = datetime.fromisoformat(one["end"]).timestamp()
+            self._newest.labels(one["camera"]).set(newest)
 
 
 class Metrics:
@@ -36,6 +73,7 @@ class Metrics:
             ["name", "hash"],
             registry=self._registry,
         )
+        self._logging: Logging | None = None
         self._rate, self._decided = (
             Gauge(name, what, ["camera", "day"], registry=self._registry)
             for name, what in (
@@ -55,6 +93,14 @@ class Metrics:
     def batch(self, images: int) -> None:
         """Count images that were scored at once."""
         self._batches.observe(images)
+
+    def log(
+        self, written: int, lost: int, waiting: int, drifts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Take the counts of the log, and what drift reports found last: camera, page and end."""
+        if not self._logging:
+            self._logging = Logging(self._registry)
+        self._logging.take(written, lost, waiting, drifts)
 
     def text(self, loaded: Loaded, waiting: int, rates: Sequence[Rate] = ()) -> bytes:
         """Return everything in the format of Prometheus."""

@@ -1,5 +1,6 @@
 """How a route whose body is read by hand is described for OpenAPI."""
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
@@ -13,6 +14,14 @@ JSON = "application/json"
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
+CAMERA, CAMERA_HEADER = r"[A-Za-z0-9_.-]{0,64}", "X-Camera"
+CAMERA_PARAMETER = {
+    "name": CAMERA_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "that took the images, for the log of `blackswan serve --log`",
+    "schema": {"type": "string", "pattern": f"^{CAMERA}$"},
+}
 PROBLEMS: dict[int | str, str] = {
     400: "What was sent is no image, or not of this form",
     401: "The API key is missing or wrong",
@@ -27,6 +36,14 @@ PROBLEMS: dict[int | str, str] = {
 def content_type(request: Request) -> str:
     """Return the kind of what a request sends, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def camera_of(request: Request) -> str:
+    """Return the camera that a request names for the log, or ''."""
+    camera = request.headers.get(CAMERA_HEADER, "")
+    if not re.fullmatch(CAMERA, camera):
+        raise Refused(400, f"{CAMERA_HEADER} takes letters, digits, _, . and -, at most 64")
+    return camera
 
 
 def of_images(picture: Schema, asked: Schema, example: Schema) -> Schema:
@@ -62,10 +79,17 @@ def route(
     handler: Callable[[Request], Awaitable[Response]],
     body: dict[str, Any],
     refusals: dict[int | str, str] | None = None,
+    *,
+    named: bool = False,
     **settings: Any,  # noqa: ANN401 - of FastAPI
 ) -> None:
-    """Add a route whose body is read by hand, described for OpenAPI."""
-    extra = {"requestBody": {"required": True, "content": body}}
+    """Add a route whose body is read by hand, described for OpenAPI.
+
+    Where images are `named`, a header says which camera took them.
+    """
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": body}}
+    if named:
+        extra["parameters"] = [CAMERA_PARAMETER]
     problems = described(refusals or PROBLEMS)
 
     @wraps(handler)

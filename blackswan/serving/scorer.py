@@ -53,6 +53,11 @@ class Judged:
     number: int  # which of them this is
     confidence: float
     ignored: list[Ignored]  # the regions that did not count
+    embedding: np.ndarray | None = None  # (K,) what a log keeps of it
+
+
+# Sums up the embeddings (N, D) of a detector as (N, K), for a log.
+Summary = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(eq=False)
@@ -67,10 +72,19 @@ class _Waiting:
 class Scorer:
     """Scores images that come from many threads."""
 
-    def __init__(self, loaded: Loaded, limits: Limits, batched: Callable[[int], None]) -> None:
-        """Start the threads; `batched` hears how many images were scored at once."""
+    def __init__(
+        self,
+        loaded: Loaded,
+        limits: Limits,
+        batched: Callable[[int], None],
+        summary_of: Callable[[Loaded], Summary | None] = lambda _: None,
+    ) -> None:
+        """Start the threads; `batched` hears how many images were scored at once.
+
+        `summary_of` tells how embeddings are summed up for a log, if there is one.
+        """
         self.current = loaded  # replaced whole: images that came before stay with theirs
-        self._limits, self._batched = limits, batched
+        self._limits, self._batched, self._summary_of = limits, batched, summary_of
         self._changed = threading.Condition()
         self._ready: deque[_Waiting] = deque()
         self._errands: deque[tuple[Future[None], Callable[[], None]]] = deque()
@@ -219,7 +233,7 @@ class Scorer:
     def _score(self, batch: list[_Waiting]) -> None:
         by, images = batch[0].by, [item.seen for item in batch if item.seen]
         try:
-            found = by.model.score_seen(images)
+            found, embeddings = self._found(by, images)
             sure = confidences(by.model, found)
         except Exception as error:
             if len(batch) > 1:  # one of them may be at fault, and the others are not
@@ -232,8 +246,20 @@ class Scorer:
             judged = Judged(
                 by, seen.image, item.shape, seen.pose, found, number, float(sure[number]),
                 by.model.regions(item.upload.ignored),
+                None if embeddings is None else embeddings[number],
             )  # fmt: skip
             item.future.set_result(judged)
+
+    def _found(self, by: Loaded, images: list[Seen]) -> tuple[Verdicts, np.ndarray | None]:
+        summary = self._summary_of(by)
+        if summary is None:
+            return by.model.score_seen(images), None
+        from blackswan.drift.embedding import overhearing  # an export is served without scipy
+
+        with overhearing(by.model.detector) as heard:
+            found = by.model.score_seen(images)
+        embedded = heard.embeddings(by.model.detector, [seen.image for seen in images])
+        return found, None if embedded is None else summary(embedded)
 
 
 def _fail(item: _Waiting, error: Exception) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -36,13 +36,15 @@ def serve(
     streams: Path | None = None,
     memory: Path | None = None,
     ignored: Mapping[str, Ignored] | None = None,
+    log: Path | None = None,
     opens: bool = False,
 ) -> None:
     """Serve a detector until Ctrl-C; a new version of it is looked for, 0 seconds: never.
 
     What people decide is kept in the folder `decisions`, where there is one; `streams` is that of
     `blackswan watch`, which is shown; `memory` that of `blackswan index`, for /v1/similar. What is
-    `ignored` of a camera's pictures does not count. With `opens` a browser shows the page.
+    `ignored` of a camera's pictures does not count. `log` keeps what is answered. With `opens` a
+    browser shows the page.
 
     Raises InputError where there is no such detector, or the port is taken.
     """
@@ -54,6 +56,12 @@ def serve(
         from blackswan.serving.bank import latest  # needs torch
 
         complete = partial(latest, folder=decisions)
+    recorder = None
+    if log:
+        from blackswan.serving.record import Recorder  # needs pandas and scipy
+
+        recorder = Recorder(log)
+        complete = partial(_completed, recorder.prepare, complete)
     loaded = complete(loaded)
     service = Service(
         loaded,
@@ -63,6 +71,7 @@ def serve(
         decisions=kept,
         streams=streams,
         ignored=ignored,
+        recorder=recorder,
     )
     if memory:
         from blackswan.serving.similar import add_memory  # needs an extra
@@ -99,12 +108,20 @@ def serve(
     finally:
         reload.close()
         service.close()
+        if recorder:
+            recorder.close()
         if kept:
             kept.close()
 
 
 def _as_it_is(loaded: Loaded) -> Loaded:
     return loaded
+
+
+def _completed(
+    prepare: Callable[[Loaded], Loaded], complete: Callable[[Loaded], Loaded], loaded: Loaded
+) -> Loaded:
+    return complete(prepare(loaded))
 
 
 def impatient(seconds: float) -> type[H11Protocol]:

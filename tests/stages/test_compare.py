@@ -232,6 +232,35 @@ def test_report_shows_source_settings_and_data_and_nothing_of_when_it_was_made(p
     assert 'class="warning"' not in page
 
 
+def test_report_shows_what_was_measured_of_this_fit_when_the_camera_drifts(project):
+    rows = write_dataset()
+    results = {name: write_detector(name, rows) for name in ("padim", "vit")}
+    write_params(["padim", "vit"])
+    rates = {"image_auroc": 0.9, "false_positive_rate": 0.1, "recall": None}
+    drifts = {"gamma": rates | {"breaks_at": 2.0, "ramp": None}}
+    of_data = compare.fingerprint(compare.Split(compare.DATASET, "test").paths)
+    found = {
+        "no drift": rates, "kinds": {"light": rates}, "drifts": drifts, "test_images": of_data,
+    }  # fmt: skip
+    detectors = {
+        "padim": found | {"threshold": results["padim"]["threshold"]},
+        "vit": found | {"threshold": 7},  # of a fit before
+        "gone": found | {"threshold": 7},
+    }
+
+    def page_of(detectors):
+        summary = {"severity": 3, "light": ["gamma"], "detectors": detectors}
+        compare.ROBUSTNESS.write_text(json.dumps(summary))
+        compare.main()
+        return compare.REPORT.read_text(encoding="utf-8")
+
+    page = page_of(detectors)
+    assert "When the light changes, choose padim, of 1 measured" in page
+    assert '<th scope="row">gamma</th><td>0.90 / –, breaks at 2</td></tr>' in page
+    detectors["padim"]["test_images"] = "0" * 64
+    assert "When the camera drifts" not in page_of(detectors)
+
+
 def test_report_says_where_it_stands_on_test_scores(project):
     write_detector("padim", write_dataset())
     write_params(["padim"])
