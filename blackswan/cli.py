@@ -726,6 +726,7 @@ def _ask(
         from blackswan.proposals.endpoint import Endpoint, address
 
         endpoint = Endpoint(address(base_url), name, limits["retries"], limits["seconds"])
+    table.read_proposals(out)  # a broken one ends the run here, not after all images were scored
     model, files = load(detector), list_source(source)
     if (done := preprocessing_of(files)) is not None:
         model = model.for_prepared(done)
