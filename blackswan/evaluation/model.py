@@ -92,9 +92,7 @@ class Model:
         """Crop and scale an RGB image, uint8 (H, W, 3), as those it learnt from."""
         return self.facts.preprocessing(image)
 
-    def see(
-        self, photo: np.ndarray, also: Ignored | None = None, name: str = "the image"
-    ) -> Seen:
+    def see(self, photo: np.ndarray, also: Ignored | None = None, name: str = "the image") -> Seen:
         """Crop and scale a photo; its own regions do not count of it, nor those of `also`."""
         preprocessing = self.facts.preprocessing
         pose = preprocessing.find_pose(photo)
