@@ -10,6 +10,7 @@ from blackswan.data.dataset import Split
 from blackswan.data.regions import Camera, of_run
 from blackswan.data.splits import Params as SplitParams
 from blackswan.detectors import median_residual
+from blackswan.detectors.interface import Detector
 from blackswan.errors import run
 from blackswan.evaluation import calibration
 from blackswan.evaluation.ignoring import Ignoring
@@ -31,7 +32,9 @@ def main() -> None:
     ignored = of_run(IGNORE, load_section(Camera, "ignore.camera").root)
     detector = median_residual.Detector(params)
     train = Split(DATASET, "train")
-    judge = Ignoring(detector, ignored, train.preprocessing) if ignored else detector
+    judge: Detector = detector
+    if ignored:
+        judge = Ignoring(detector, ignored, train.preprocessing)
     images = train.normal_images + Split(DATASET, "validation").normal_images
     facts = calibration.with_source(images.facts)
     method = calibration.choose(choice, facts)

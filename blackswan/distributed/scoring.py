@@ -30,8 +30,8 @@ def spread_with_spark(
         listed = [(number, json.dumps([_entry(item) for item in items])) for number, items in parts]
         if not listed:
             return
-        settings = {"page": page, "may_fail": may_fail, "ignored": ignored}
-        work = in_this_folder(partial(_score, model, folder, **settings))
+        score = partial(_score, model, folder, page=page, may_fail=may_fail, ignored=ignored)
+        work = in_this_folder(score)
         with session() as spark:
             table = spark.createDataFrame(pd.DataFrame(listed, columns=["number", "items"]))
             # Many tasks: one that fails costs little.

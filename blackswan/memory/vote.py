@@ -72,7 +72,7 @@ def calibrate(pages: Callable[[], Iterable[Page]], count: int, params: Params) -
     for similarities, names, own in _neighbors(pages, count, params.neighbors):
         if len(names):
             winner, share = tally(similarities, names, params)
-            nearest.append(float(similarities[0]))
+            nearest.append(similarities[0])
             shares.append(share)
             right.append(winner == own)
     if not nearest:
@@ -92,7 +92,7 @@ def calibrate(pages: Callable[[], Iterable[Page]], count: int, params: Params) -
 
 def _neighbors(
     pages: Callable[[], Iterable[Page]], count: int, most: int
-) -> Iterator[tuple[np.ndarray, list[str], str]]:
+) -> Iterator[tuple[list[float], list[str], str]]:
     """Yield similarities and types of the nearest of other groups, and the own type, of some."""
     places = {*np.linspace(0, count - 1, min(count, ASKED)).astype(int).tolist()}
     each = chain.from_iterable(zip(*page, strict=True) for page in pages())
@@ -112,14 +112,14 @@ def _neighbors(
         types = np.take_along_axis(types, order, axis=1)
     for line, names, (_, own, _) in zip(similarities, types, asked, strict=True):
         known = np.isfinite(line)
-        yield line[known], names[known].tolist(), own
+        yield line[known].tolist(), names[known].tolist(), own
 
 
 def _chunks(pages: Iterable[Page]) -> Iterator[Page]:
     for page in pages:
         for begin in range(0, len(page[1]), AT_ONCE):
-            embeddings, types, groups = (part[begin : begin + AT_ONCE] for part in page)
-            yield embeddings, types, groups
+            some = slice(begin, begin + AT_ONCE)
+            yield page[0][some], page[1][some], page[2][some]
 
 
 def judge(

@@ -1,5 +1,6 @@
 """Films, folders that fill, and live streams that break off, or are noise."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -170,7 +171,9 @@ def test_a_stream_that_ffmpeg_sends_is_taken_up_again(tmp_path, ended):
     def send():
         for film in (dark, bright):
             words = ["-re", "-i", film, "-c", "copy", "-f", "mpegts", "-listen", "1", address]
-            subprocess.run([ffmpeg, "-loglevel", "error", *words], check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # nobody came
+                command = [ffmpeg, "-loglevel", "error", *words]
+                subprocess.run(command, check=False, timeout=60)
 
     threading.Thread(target=send, daemon=True).start()
     counts, seen = Counts(), []
