@@ -75,7 +75,7 @@ class Scorer:
         loaded: Loaded,
         limits: Limits,
         batched: Callable[[int], None],
-        summary_of: Callable[[Loaded], Summary | None] = lambda _: None,
+        summary_of: Callable[[Loaded], Summary | None] | None = None,
     ) -> None:
         """Start the threads; `batched` hears how many images were scored at once.
 
@@ -250,7 +250,7 @@ class Scorer:
             )  # fmt: skip
 
     def _found(self, by: Loaded, images: list[np.ndarray]) -> tuple[Verdicts, np.ndarray | None]:
-        summary = self._summary_of(by)
+        summary = self._summary_of(by) if self._summary_of else None
         if summary is None:
             return by.model.score_prepared(images), None
         from blackswan.drift.embedding import overhearing  # an export is served without scipy
