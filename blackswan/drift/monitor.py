@@ -205,7 +205,7 @@ def _thinned(answers: Iterable[pd.DataFrame], every: float, counts: _Counts) -> 
     for batch in answers:
         seconds = batch.time.astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
         for answer, time in zip(batch.itertuples(index=False), seconds, strict=True):
-            if time >= last + every:
+            if not every or time >= last + every:  # several processes answer in any order
                 last = time
                 counts.counted += 1
                 yield answer

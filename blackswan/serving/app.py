@@ -79,8 +79,8 @@ class Service:
         self.ignored = ignored or {}
         self.check(loaded)
         self.limits, self.metrics, self.recorder = limits or Limits(), Metrics(), recorder
-        summaries = (recorder.components,) if recorder else ()
-        self.scorer = Scorer(loaded, self.limits, self.metrics.batch, *summaries)
+        summary_of = recorder.components if recorder else None
+        self.scorer = Scorer(loaded, self.limits, self.metrics.batch, summary_of)
         self.inner = inner = FastAPI(
             title="Blackswan",
             version=version("blackswan"),

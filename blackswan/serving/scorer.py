@@ -77,7 +77,7 @@ class Scorer:
         loaded: Loaded,
         limits: Limits,
         batched: Callable[[int], None],
-        summary_of: Callable[[Loaded], Summary | None] = lambda _: None,
+        summary_of: Callable[[Loaded], Summary | None] | None = None,
     ) -> None:
         """Start the threads; `batched` hears how many images were scored at once.
 
@@ -251,7 +251,7 @@ class Scorer:
             item.future.set_result(judged)
 
     def _found(self, by: Loaded, images: list[Seen]) -> tuple[Verdicts, np.ndarray | None]:
-        summary = self._summary_of(by)
+        summary = self._summary_of(by) if self._summary_of else None
         if summary is None:
             return by.model.score_seen(images), None
         from blackswan.drift.embedding import overhearing  # an export is served without scipy

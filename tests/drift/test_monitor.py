@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, make_model
+from typer.testing import CliRunner
 
+from blackswan import cli
 from blackswan.drift import log, reference
 from blackswan.drift.embedding import Components
 from blackswan.drift.monitor import Params, examine
@@ -19,6 +21,7 @@ from blackswan.drift.report import report, state_file, states
 from blackswan.errors import InputError
 from blackswan.params import load_section
 from blackswan.seeds import generator
+from blackswan.tracking.runs import dvc_hash
 
 HASH, BEGIN = "a.dir", datetime(2026, 3, 1, tzinfo=UTC)
 RULE = {
@@ -200,6 +203,32 @@ def test_a_page_alone_and_the_figures_that_prometheus_is_told(tmp_path):
     assert states(tmp_path / "log", HASH) == [
         {"camera": "<line>", "page": True, "end": "2026-03-01T00:01:19+00:00"}
     ]
+
+
+def test_the_command_tells_by_its_exit_code_whether_a_person_is_paged(tmp_path, monkeypatch):
+    detector = tmp_path / "padim"
+    detector.mkdir()
+    (detector / "model.json").write_text("{}")
+    hash_ = dvc_hash(detector)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "load", lambda _: make_model())
+    params = {"monitor": RULE | {"tests": ["kolmogorov_smirnov"]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    reference.save(tmp_path / "log" / hash_, usual())
+
+    def invoke():
+        return CliRunner().invoke(cli.app, ["drift-report", "log", "--detector", "padim"])
+
+    refused = invoke()
+    assert refused.exit_code == 1
+    assert str(refused.exception).startswith("error: log holds no answer yet; send images to")
+    write(tmp_path / "log", answers(detector_hash=hash_), hash_)
+    quiet = invoke()
+    assert (quiet.exit_code, quiet.stdout[:7]) == (0, "no page")
+    write(tmp_path / "log", answers(begin=80, shift=3, detector_hash=hash_), hash_)
+    paged = invoke()
+    assert (paged.exit_code, paged.stdout[:5]) == (3, "page:")
+    assert (tmp_path / "drift.html").exists()
 
 
 def test_the_rule_of_params_yaml_holds_together(tmp_path):
