@@ -94,20 +94,21 @@ def with_bytes(spark: Any, wanted: Any, place: str, folders: list[str]) -> tuple
     except Py4JError as error:
         if root.otherwise == "path" or not any(word in str(error) for word in NO_DRIVER):
             raise
-        return _unread(wanted), Root(root.place, "fsspec")
+        return unread(wanted), Root(root.place, "fsspec")
     name = F.expr("substring(path, locate(inside, path) + length(inside))")
     listed = files.withColumn("inside", F.lit(f"{whole}/")).select(
         name.alias("path"), "length", "content"
     )
     if _check_names(listed, wanted, place):
         readable_by = root.otherwise if root.otherwise == "path" else "fsspec"
-        return _unread(wanted), replace(root, otherwise=readable_by)
+        return unread(wanted), replace(root, otherwise=readable_by)
     limit = int(spark.conf.get("spark.sql.sources.binaryFile.maxLength"))
     found = listed.filter(F.col("length") <= limit)
     return wanted.join(found.select("path", F.col("content").alias("data")), "path", "left"), root
 
 
-def _unread(table: Any) -> Any:  # noqa: ANN401
+def unread(table: Any) -> Any:  # noqa: ANN401
+    """Add the column `data` to a Spark table, null: Root.open reads every file."""
     from pyspark.sql import functions as F
 
     return table.withColumn("data", F.lit(None).cast("binary"))
