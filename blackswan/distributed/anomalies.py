@@ -17,7 +17,7 @@ from blackswan.data import synthesis
 from blackswan.data.anomalies import Job, make
 from blackswan.data.quarantine import Failure, attempt
 from blackswan.data.records import Frame
-from blackswan.distributed.session import in_this_folder, one_row, session
+from blackswan.distributed.session import in_tables, in_this_folder, session
 
 MADE = "position long, reason string, record string"  # both null where an image shows nothing
 
@@ -51,13 +51,24 @@ def _make(
     folder: Path,
 ) -> Iterator[pd.DataFrame]:
     """Make the images of a task."""
+    yield from in_tables(MADE, _made(batches, seed, patch, frames, folder))
+
+
+def _made(
+    batches: Iterable[pd.DataFrame],
+    seed: int,
+    patch: synthesis.Params,
+    frames: Path,
+    folder: Path,
+) -> Iterator[tuple[object, ...]]:
+    """Yield the values of MADE, of each image."""
     for batch in batches:
         for position, text in zip(batch.position, batch.job, strict=True):
             job = _job(json.loads(text))
             made = attempt(job.frame.image, partial(make, job, seed, patch, frames, folder))
             reason = made.reason if isinstance(made, Failure) else None
             record = json.dumps(asdict(made)) if isinstance(made, Frame) else None
-            yield one_row(MADE, position, reason, record)
+            yield position, reason, record
 
 
 def _job(fields: dict[str, Any]) -> Job:

@@ -23,7 +23,7 @@ from blackswan.data.quarantine import Failure, Quarantine, attempt
 from blackswan.data.records import Frame
 from blackswan.data.rows import Params, build_rows, check_one_size
 from blackswan.data.splits import SPLITS
-from blackswan.distributed.files import Root, hadoop_path, literal, with_bytes
+from blackswan.distributed.files import Root, hadoop_path, literal, root_of, unread, with_bytes
 from blackswan.distributed.session import in_tables, in_this_folder, one_row, session
 from blackswan.outputs import replace_file
 
@@ -85,8 +85,11 @@ def _build(spark: Any, folder: Path, records: list[Frame], params: Params) -> An
             columns=["position", "part", "path", "record"],
         )
     )
-    folders = sorted({record.image.split("/")[0] for record in records})
-    files, root = with_bytes(spark, wanted, params.images or DATA, folders)
+    if params.images is None:  # all machines have it, so nothing has to be listed and joined
+        files, root = unread(wanted), root_of(DATA)
+    else:
+        folders = sorted({record.image.split("/")[0] for record in records})
+        files, root = with_bytes(spark, wanted, params.images, folders)
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions"))
     (
         files.repartition(tasks, "position")

@@ -94,41 +94,42 @@ def with_bytes(spark: Any, wanted: Any, place: str, folders: list[str]) -> tuple
     except Py4JError as error:
         if root.otherwise == "path" or not any(word in str(error) for word in NO_DRIVER):
             raise
-        return _unread(wanted), Root(root.place, "fsspec")
+        return unread(wanted), Root(root.place, "fsspec")
     name = F.expr("substring(path, locate(inside, path) + length(inside))")
     listed = files.withColumn("inside", F.lit(f"{whole}/")).select(
         name.alias("path"), "length", "content"
     )
-    if listed.filter(F.col("path").contains(":")).select("path").head(1):
+    if _check_names(listed, wanted, place):
         readable_by = root.otherwise if root.otherwise == "path" else "fsspec"
-        return _unread(wanted), replace(root, otherwise=readable_by)
-    _tell_unlabelled(listed, wanted, place)
+        return unread(wanted), replace(root, otherwise=readable_by)
     limit = int(spark.conf.get("spark.sql.sources.binaryFile.maxLength"))
-    readable = listed.filter(F.col("length") <= limit)
-    found = readable.select("path", F.col("content").alias("data"))
-    by_spark = found.join(wanted, "path")
-    others = wanted.join(readable.select("path"), "path", "left_anti")
-    return by_spark.unionByName(_unread(others)), root
+    found = listed.filter(F.col("length") <= limit)
+    return wanted.join(found.select("path", F.col("content").alias("data")), "path", "left"), root
 
 
-def _unread(table: Any) -> Any:  # noqa: ANN401
+def unread(table: Any) -> Any:  # noqa: ANN401
+    """Add the column `data` to a Spark table, null: Root.open reads every file."""
     from pyspark.sql import functions as F
 
     return table.withColumn("data", F.lit(None).cast("binary"))
 
 
-def _tell_unlabelled(listed: Any, wanted: Any, place: str) -> None:  # noqa: ANN401
-    """Say which images no label names."""
+def _check_names(listed: Any, wanted: Any, place: str) -> bool:  # noqa: ANN401
+    """Say which images no label names; return whether a name has a colon."""
     from pyspark.sql import functions as F
 
-    images = listed.filter(F.col("path").contains("/images/")).select("path")
-    left = images.join(wanted.select("path"), "path", "left_anti")
-    if count := left.count():
-        some = [row.path for row in left.orderBy("path").limit(SHOWN).collect()]
+    named = wanted.select("path", F.lit(True).alias("labelled")).distinct()
+    names = listed.select("path").join(named, "path", "left")
+    is_left = F.col("labelled").isNull() & F.col("path").contains("/images/")
+    # One pass: a look at each file is what listing costs.
+    colons, count = names.agg(F.count_if(F.col("path").contains(":")), F.count_if(is_left)).head()
+    if count:
+        some = [row.path for row in names.filter(is_left).orderBy("path").limit(SHOWN).collect()]
         tell(
             f"{place}: {count} images have no row in the label table and are left out: "
             f"{', '.join(some)}{', ...' if count > SHOWN else ''}"
         )
+    return bool(colons)
 
 
 def hadoop_path(path: str) -> str:

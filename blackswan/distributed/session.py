@@ -39,6 +39,8 @@ SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
+    # Spark's own 4 MB make a task of every 32 images.
+    "spark.sql.files.openCostInBytes": "65536",
     **BOUNDS,
 }
 ON_THIS_MACHINE = {

@@ -70,7 +70,8 @@ def test_names_that_spark_passes_over(spark, tiny_project, name):
     table.write_text(table.read_text().replace(f"\n{old},", f"\nframes/images/clip/{name},"))
     printed = tiny_project.run("build_dataset")
     local = tiny_project.outputs(DATASET)
-    tiny_project.set(build_dataset__engine="spark")
+    place = f"file://{tiny_project.root}/data"
+    tiny_project.set(build_dataset__engine="spark", build_dataset__images=place)
     assert tiny_project.run("build_dataset") == printed
     assert tiny_project.outputs(DATASET) == local
 
