@@ -7,6 +7,7 @@ camera with nothing to ignore has an empty list.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,7 @@ def read_all(path: Path) -> dict[str, Ignored]:
     return found
 
 
-def of_camera(known: dict[str, Ignored], camera: str, where: str, remedy: str) -> Ignored:
+def of_camera(known: Mapping[str, Ignored], camera: str, where: str, remedy: str) -> Ignored:
     """Return the regions of a camera; raises InputError where nobody names it."""
     if camera not in known:
         cameras = ", ".join(map(shown, sorted(known))) or "none"

@@ -110,9 +110,9 @@ def _neighbors(
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :most]
         similarities = np.take_along_axis(similarities, order, axis=1)
         types = np.take_along_axis(types, order, axis=1)
-    for line, names, (_, own, _) in zip(similarities, types, asked, strict=True):
+    for line, kinds, (_, own, _) in zip(similarities, types, asked, strict=True):
         known = np.isfinite(line)
-        yield line[known].tolist(), names[known].tolist(), own
+        yield line[known].tolist(), kinds[known].tolist(), own
 
 
 def _chunks(pages: Iterable[Page]) -> Iterator[Page]:
