@@ -303,6 +303,7 @@ def copy_with_names(root, names):
             (root / "data" / folder / name).mkdir(parents=True)
             (root / "data" / folder / name / "x").write_text("x")
     splits = (root / "data/dataset" / split for split in ("train", "validation", "test"))
+    shutil.copy(ROOT / "data/ignore.json", root / "data")
     for folder in (*splits, root / "photos; touch harm", root / ".dvc"):
         folder.mkdir(parents=True)
         (folder / "x").write_text("x")
