@@ -64,7 +64,7 @@ def test_a_dry_run_replaces_nothing_of_others(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--budget", "nan"], "error: --budget, --price-in and --price-out take numbers"),
+        (["--budget", "inf"], "error: --budget, --price-in and --price-out take numbers"),
         (["--defect", "none"], "error: 'none' cannot be a type of defect"),
         (["--defect", "hole", "--defect", "hole"], "error: 'hole' cannot be a type of defect"),
         (["--prompt", "nowhere.txt"], "error: nowhere.txt is no text file in UTF-8"),
