@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.dataset as ds
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-MOST = 20_000  # answers, the newest
+MOST = 20_000  # answers, the newest; the part that goes beyond is read whole
 
 
 def versions(log: Path) -> list[Path]:
@@ -36,11 +36,16 @@ def read(version: Path, camera: str | None) -> tuple[pd.DataFrame, pd.DataFrame]
     reference = version / "reference/reference.parquet"
     if not reference.exists():
         sys.exit(f"error: {reference} is missing; `blackswan serve --log` writes it")
-    parts = sorted(version.glob("[0-9]*.parquet"))
-    chosen = None if camera is None else ds.field("camera") == camera
-    answers = ds.dataset(parts).to_table(["image_score", "embedding"], chosen).slice(-MOST)
-    if answers.num_rows == 0:
+    chosen = None if camera is None else [("camera", "==", camera)]
+    parts, count = [], 0
+    for path in sorted(version.glob("[0-9]*.parquet"), reverse=True):
+        parts.append(pq.read_table(path, columns=["image_score", "embedding"], filters=chosen))
+        count += parts[-1].num_rows
+        if count >= MOST:
+            break
+    if not count:
         sys.exit(f"error: {version} holds no answer of camera {camera!r}; choose another")
+    answers = pa.concat_tables(parts[::-1])
     return columns_of(pq.read_table(reference).to_pandas()), columns_of(answers.to_pandas())
 
 
