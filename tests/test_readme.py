@@ -18,6 +18,8 @@ from blackswan.errors import InputError
 from blackswan.params import InputPath, Section, load_section
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+SAID = "\n".join(PAGES.values())
 
 
 class Source(Section):
@@ -25,8 +27,13 @@ class Source(Section):
 
 
 def block(language, containing):
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(rf"```{language}\n(.*?)```", SAID, re.DOTALL)
     return next(text for text in blocks if containing in text)
+
+
+def anchors(text):
+    titles = re.findall(r"^##+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_detector_of_the_readme_is_one_file_and_one_block(tiny_project, tmp_path, monkeypatch):
@@ -59,8 +66,17 @@ def test_the_block_of_a_further_detector_fits_its_params(module):
 
 
 def test_paths_that_the_readme_names_exist():
-    linked = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert len(linked) >= 3
+    links = [
+        (page, *link)
+        for page, text in PAGES.items()
+        for link in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text)
+    ]
+    assert len(links) >= 50
+    for page, path, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), (page.name, path)
+        if anchor:
+            assert anchor in anchors(PAGES[target]), (page.name, path, anchor)
     tree = re.search(r"## Annotated tree\n\n(.*?)\n\n##", README, re.DOTALL)[1]
     folders, named = [], []
     for line in tree.splitlines():
@@ -71,12 +87,12 @@ def test_paths_that_the_readme_names_exist():
         if word.endswith("/"):
             folders.append(word)
     assert len(named) >= 15
-    for path in [*linked, *named]:
+    for path in named:
         assert (ROOT / path).exists(), path
 
 
 def test_a_source_path_quoted_as_the_readme_says_arrives_whole(tmp_path):
-    given = re.findall(r"`(-S \"?source\.path=[^`]+)`", README)
+    given = re.findall(r"`(-S \"?source\.path=[^`]+)`", SAID)
     for number, option in enumerate(given):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -93,10 +109,10 @@ def test_a_source_path_quoted_as_the_readme_says_arrives_whole(tmp_path):
 
 def test_make_targets_and_params_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = set(re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README))
+    used = set(re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", SAID))
     assert {"repro", "test"} <= {a or b for a, b in used} <= targets
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    keys = re.findall(r"-S '?([a-z_.]+)=", README)
+    keys = re.findall(r"-S '?([a-z_.]+)=", SAID)
     assert len(keys) >= 5
     for key in keys:
         value = params

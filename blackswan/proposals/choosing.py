@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
-from operator import itemgetter
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from blackswan.data.quarantine import Failure
 from blackswan.data.records import Frame, SourceImage
 from blackswan.data.sources.table import Encoded
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Model
+from blackswan.evaluation.model import Model, Seen
 from blackswan.evaluation.regions import find_regions
 from blackswan.evaluation.thresholds import largest_p_values
 from blackswan.proposals.questions import PICTURES
@@ -68,7 +67,7 @@ def sample(images: Images, most: int, seed: int) -> list[int]:
 
 def candidates(model: Model, images: Images, positions: Iterable[int]) -> Iterator[Candidate]:
     """Yield the images at some positions, ready to be asked about; of equal ones the first."""
-    wanted, seen = set(positions), set[str]()
+    wanted, known = set(positions), set[str]()
     scale = HeatmapScale(**model.facts.heatmap.model_dump())
     # The highest score of all is above every normal one, in both sets.
     highest = np.array([np.finfo(np.float64).max])
@@ -77,11 +76,11 @@ def candidates(model: Model, images: Images, positions: Iterable[int]) -> Iterat
         if position not in wanted:
             continue
         pixels = item.read()[0]
-        if (sha256 := _sha256(item, pixels)) in seen:
+        if (sha256 := _sha256(item, pixels)) in known:
             continue
-        seen.add(sha256)
-        image = model.prepare(pixels)
-        found = model.score_prepared([image])
+        known.add(sha256)
+        seen = model.see(pixels)
+        image, found = seen.image, model.score_seen([seen])
         p_value, is_flagged = float(found.p_values[0]), bool(found.flagged[0])
         anomaly_map = found.anomaly_maps[0]
         yield Candidate(
@@ -112,12 +111,12 @@ def _scored(model: Model, images: Iterable[SourceImage]) -> Iterator[tuple[float
     """Yield score and p-value of each image."""
     shown = tqdm(images, desc="scoring", unit="image", disable=None)
     ready = map(_whole, prepared(model, shown))
-    for batch in of_one_size(ready, BATCH, itemgetter(1)):
-        found = model.score_prepared([image for _, image in batch])
+    for batch in of_one_size(ready, BATCH, lambda item: item[1].image):
+        found = model.score_seen([seen for _, seen in batch])
         yield from zip(found.image_scores.tolist(), found.p_values.tolist(), strict=True)
 
 
-def _whole(item: tuple[Frame, np.ndarray] | Failure) -> tuple[Frame, np.ndarray]:
+def _whole(item: tuple[Frame, Seen] | Failure) -> tuple[Frame, Seen]:
     if isinstance(item, Failure):
         raise InputError(item.reason)
     return item

@@ -92,8 +92,9 @@ def test_stale_results_are_listed_until_they_are_measured_again(monkeypatch, cap
 
 
 def test_every_result_that_the_readme_cites_is_watched():
-    readme = (ROOT / "README.md").read_text()
-    cited = set(re.findall(r"\]\(benchmarks/([^)]+\.(?:json|csv|md))\)", readme))
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    said = "".join(page.read_text() for page in pages)
+    cited = set(re.findall(r"\]\((?:\.\./)?benchmarks/([^)]+\.(?:json|csv|md))\)", said))
     others = {"screw/teacher_losses.csv", "screw/efficient_ad_losses.csv"}  # of the same run
     assert len(cited) >= 5
     assert cited - others <= set(measured.RESULTS)

@@ -31,10 +31,10 @@ class Ranked(Model):
         super().__init__(made.detector, made.facts, made.normal_scores)
         self.scores = iter(scores)
 
-    def score_prepared(self, images, change=None):
-        scores = np.array([next(self.scores) for _ in images], np.float32)
+    def score_seen(self, seen):
+        scores = np.array([next(self.scores) for _ in seen], np.float32)
         p_values = largest_p_values(scores, self.normal_scores, self.facts.alpha)
-        found = super().score_prepared(images, change)
+        found = super().score_seen(seen)
         return replace(found, image_scores=scores, p_values=p_values, flagged=scores > 5)
 
 
