@@ -108,8 +108,8 @@ def test_frames_that_were_thinned_count_by_their_places():
 
 
 def test_a_stricter_level_says_less():
-    assert verdict(39, 2, 1, 1, 0.05).verdict == VOID
-    assert verdict(39, 2, 1, 1, 0.05 / 2).verdict == UNSURE
+    assert verdict(39, 1, 1, 1, 0.05).verdict == VOID  # one image in forty
+    assert verdict(39, 1, 1, 1, 0.05 / 3).verdict == UNSURE
 
 
 def test_frames_that_repeat_prove_nothing_new():

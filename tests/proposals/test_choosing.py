@@ -10,7 +10,7 @@ from blackswan.data.images import decode_image, write_png
 from blackswan.data.known import sha256_of
 from blackswan.data.sources.video import Sampling
 from blackswan.errors import InputError
-from blackswan.evaluation.model import Model
+from blackswan.evaluation.model import Model, Seen
 from blackswan.evaluation.thresholds import largest_p_values
 from blackswan.proposals.choosing import candidates, least_certain, sample
 from blackswan.reporting.verdicts import list_source, open_images
@@ -90,7 +90,7 @@ def test_large_pictures_are_scaled_down(tmp_path):
     image[10:14, 1000:1006] = 255
     write_png(tmp_path / "parts/wide.png", image)
     model = make_model()
-    model.prepare = lambda pixels: pixels
+    model.see = lambda pixels: Seen(pixels, None, None)
     [one] = candidates(model, images_of(tmp_path / "parts"), [0])
     sizes = [decode_image(content).shape[:2] for content in one.pictures.values()]
     assert sizes[1:] == [(20, 1024), (20, 1024)]
