@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -209,7 +209,12 @@ def _explain(kind: type[BaseModel], key: str, invalid: ValidationError) -> str:
     return f"{name}{value}: {shown(error['msg'].removeprefix('Value error, '))}"
 
 
-def _known_keys(kind: type[BaseModel], path: list[str]) -> list[str]:
+def _known_keys(kind: Any, path: list[str]) -> list[str]:  # noqa: ANN401 - any annotation
+    """Return the keys of the section at a path, none where it is no section."""
     for name in path:
-        kind = kind.model_fields[name].annotation  # type: ignore[assignment]
-    return list(kind.model_fields)
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            field = getattr(kind, "model_fields", {}).get(name)
+            kind = field and field.annotation
+    return list(getattr(kind, "model_fields", []))

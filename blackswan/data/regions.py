@@ -13,7 +13,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-from pydantic import Field, RootModel, model_validator
+from pydantic import Field, RootModel
 
 from blackswan.data.preprocessing import Preprocessing
 from blackswan.errors import InputError, shown
@@ -33,14 +33,6 @@ class Regions(Section):
     width: Annotated[int, Field(ge=1, le=MOST)]
     height: Annotated[int, Field(ge=1, le=MOST)]
     ignore: list[Polygon]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: object) -> object:
-        """Name a key that is unknown: below the name of a camera load_section cannot."""
-        if isinstance(given, dict) and (unknown := given.keys() - cls.model_fields.keys()):
-            raise ValueError(f"{min(map(str, unknown))} is not a known key; remove it")
-        return given
 
     def polygons(self, shape: tuple[int, int]) -> list[np.ndarray]:
         """Return the corners (P, 2) of each, x and y, in pixels of a picture of height, width."""

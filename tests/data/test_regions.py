@@ -76,7 +76,8 @@ def test_a_folder_of_files_is_read_whole(tmp_path):
     [
         ({"ignore": [[[0, 0], [1, 1]]]}, "ignore.0"),
         ({"width": 0}, "cameras.line1.width = 0"),
-        ({"colour": 1}, "cameras.line1: colour is not a known key; remove it"),
+        ({"colour": 1}, "cameras.line1.colour is not a known key; remove it"),
+        ({"heigth": 1}, "cameras.line1.heigth is not a known key; did you mean height?"),
     ],
 )
 def test_what_is_no_file_of_regions_is_named(tmp_path, changed, said):
