@@ -142,9 +142,16 @@ def test_the_address_is_that_of_the_option_or_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["example.org", "ftp://example.org", "https://me:word@example.org/v1",
-            "https://example.org/v1?key=word", "http://[", "https://example.org:port/v1"],
-)  # fmt: skip
+    "url",
+    [
+        "example.org",
+        "ftp://example.org",
+        "https://me:word@example.org/v1",  # pragma: allowlist secret
+        "https://example.org/v1?key=word",
+        "http://[",
+        "https://example.org:port/v1",
+    ],
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(InputError, match=r"^--base-url must be http") as raised:
         address(url)
