@@ -8,7 +8,7 @@ from pathlib import Path
 from blackswan.drift.corruptions import FAMILIES
 from blackswan.drift.robustness import summarise
 from blackswan.errors import InputError, explained
-from blackswan.reporting import robustness
+from blackswan.reporting import formats, robustness
 from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 
 README = Path("README.md")
@@ -75,7 +75,7 @@ def drift() -> str:
 
 def _rates(rates: Mapping[str, float | None]) -> str:
     values = (rates[rate] for rate in ("image_auroc", "false_positive_rate", "recall"))
-    return " / ".join("–" if value is None else f"{value:.2f}" for value in values)
+    return " / ".join("–" if value is None else formats.rate(value, 2) for value in values)
 
 
 def _markdown(lines: list[list[str]]) -> str:
