@@ -30,7 +30,8 @@ def photos(tmp_path):
 
 
 def score(finished, photos, out, engine, gallery=True, share=0.0):
-    cli._score(finished.root / "data/detectors/padim", photos, out, 0, gallery, share, engine)
+    model = finished.root / "data/detectors/padim"
+    cli._score(model, photos, out, 0, gallery, share, engine, ignore=None, camera="")
     return [(out / name).read_bytes() for name in FILES if gallery or name != "gallery.html"]
 
 
