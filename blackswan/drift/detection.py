@@ -106,8 +106,8 @@ class Cusum:
         """Take the strangenesses (N, F) of held-out normal images."""
         if len(calibration) < FEWEST:
             raise InputError(
-                f"{len(calibration)} held-out normal images are too few to watch a stream by, it "
-                f"takes {FEWEST}; add some"
+                f"{len(calibration)} held-out normal images, near copies counted once, are too few "
+                f"to watch a stream by, it takes {FEWEST}; fit the detector on a longer source"
             )
         self._sorted = np.sort(_finite(calibration, "held-out normal images"), axis=0)
         self.limit = limit_for(len(calibration), images_per_report)

@@ -102,7 +102,9 @@ def test_what_cannot_be_tested_is_refused(name):
 
 def test_a_stream_that_cannot_be_watched_is_refused():
     rng = np.random.default_rng(7)
-    with pytest.raises(InputError, match="9 held-out normal images are too few to watch a stream"):
+    with pytest.raises(
+        InputError, match="9 held-out normal images, near copies counted once, are too few"
+    ):
         Cusum(rng.random((9, 1)), 1000, seed=0)
     cusum = Cusum(rng.random((20, 1)), 1000, seed=0)
     with pytest.raises(InputError, match="all 5 images of the stream score the same, as copies"):
