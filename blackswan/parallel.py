@@ -1,13 +1,14 @@
 """Work on all cores with a bounded number of items, and of bytes, in flight."""
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TypeVar
 
 import cv2
@@ -41,6 +42,9 @@ def parallel_map(
     def fetch() -> Result:
         nonlocal fetched
         future, weight = waiting[0]
+        with _uninterrupted() as interrupted:
+            while not interrupted() and not wait([future], timeout=0.1).done:
+                pass
         result = future.result()
         waiting.popleft()
         fetched += 1
@@ -55,7 +59,8 @@ def parallel_map(
                     while waiting and not _shared.has_room_for(weight):
                         yield fetch()
                     _shared.keep(weight)
-                    waiting.append((pool.submit(work, item, number), weight))
+                    with _uninterrupted():
+                        waiting.append((pool.submit(work, item, number), weight))
                     del item  # else the last one lives on while its result is awaited
                     if len(waiting) >= 4 * workers:
                         yield fetch()
@@ -105,6 +110,27 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until the end of the block, which may ask whether it came.
+
+    The locks of concurrent.futures are taken in Python code: an interruption between its lines
+    leaves them taken, and the threads would wait for ever.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, lambda *call: came.append(call))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(*came[0])
+
+
 class _Budget:
     """Bytes that jobs use and that items and results keep while they wait.
 
@@ -114,10 +140,11 @@ class _Budget:
 
     def __init__(self) -> None:
         self._used = self._kept = 0
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # Ctrl-C on the way into a Condition would leave it taken
+        self._changed = threading.Condition(self._lock)
 
     def take(self, amount: int, is_next: Callable[[], bool]) -> None:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(
                 lambda: (
                     self._used + self._kept + amount <= BUDGET
@@ -127,23 +154,23 @@ class _Budget:
             self._used += amount
 
     def give(self, amount: int, keeps: int = 0) -> None:
-        with self._changed:
+        with self._lock:
             self._used -= amount
             self._kept += keeps
             self._changed.notify_all()
 
     def keep(self, amount: int) -> None:
-        with self._changed:
+        with self._lock:
             self._kept += amount
 
     def release(self, amount: int) -> None:
-        with self._changed:
+        with self._lock:
             self._kept -= amount
             self._changed.notify_all()
 
     def has_room_for(self, amount: int) -> bool:
         """Say whether half of the budget is left to the jobs when an item waits too."""
-        with self._changed:
+        with self._lock:
             return amount == 0 or self._kept + amount <= BUDGET // 2
 
 

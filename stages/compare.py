@@ -20,7 +20,7 @@ from blackswan.evaluation import ranking
 from blackswan.evaluation.model import fingerprint
 from blackswan.outputs import replace_file, replace_folder, write_json
 from blackswan.params import Section, load_section
-from blackswan.reporting import charts, formats, report, sheets
+from blackswan.reporting import charts, formats, report, robustness, sheets
 from blackswan.reporting.drawing import write_png
 from blackswan.reporting.examples import read_examples, sample
 from blackswan.reporting.heatmaps import HeatmapScale
@@ -99,24 +99,9 @@ def read_scores(detector: str, test: Split) -> pd.DataFrame:
     return scores
 
 
-def read_robustness(results: dict[str, dict[str, Any]], fingerprint: str) -> dict[str, Any]:
-    """Read what `make drift` measured of these detectors on these test images, as much as it did.
-
-    `make drift` runs beside the pipeline: what it said of a fit before, or of another source, is
-    left out.
-    """
-    if not ROBUSTNESS.exists():
-        return {"detectors": {}}
-    summary = dict(json.loads(ROBUSTNESS.read_bytes()))
-    return summary | {
-        "detectors": {
-            name: found
-            for name, found in summary["detectors"].items()
-            if name in results
-            and found["test_images"] == fingerprint
-            and found["threshold"] == results[name]["threshold"]
-        }
-    }
+def read_robustness() -> dict[str, Any]:
+    """Read what `make drift` measured, if it ran: it runs beside the pipeline."""
+    return dict(json.loads(ROBUSTNESS.read_bytes())) if ROBUSTNESS.exists() else {"detectors": {}}
 
 
 def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
@@ -169,7 +154,7 @@ def main() -> None:
             for name, figure in draw_detector(detector, result, test, params.gallery_images):
                 write_png(figure, pictures / detector / f"{name}.png")
         images = fingerprint(test.paths)
-        drifts = read_robustness(results, images)
+        drifts = robustness.of_these(read_robustness(), results, images)
         page = report.render(results, read_settings(), images, pictures, drifts)
     with replace_file(REPORT) as file:
         file.write_text(page, encoding="utf-8")

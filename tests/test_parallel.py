@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,46 @@ def test_an_exception_of_the_items_is_raised():
 
     with pytest.raises(OSError, match="broke off"):
         list(parallel_map(lambda item: item, items(), 2))
+
+
+@pytest.fixture
+def ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_an_item_is_handed_over_is_raised_after(ctrl_c, monkeypatch):
+    handed_over = []
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(pool, *call):
+        ctrl_c()
+        handed_over.append(call)  # no line of it is left out
+        return submit(pool, *call)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(parallel_map(str, range(1000), 2))
+    assert len(handed_over) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_the_wait_for_a_result(ctrl_c):
+    def work(item):
+        if item == 3:
+            ctrl_c()  # the signal is the main thread's, which waits
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        list(parallel_map(work, range(1000), 2))
+    assert list(parallel_map(work, range(3), 2)) == [0, 1, 2]
+
+
+def test_who_ignores_ctrl_c_is_not_interrupted(ctrl_c):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does of what runs in the background
+    assert len(list(parallel_map(lambda item: ctrl_c() or item, range(10), 2))) == 10
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_there_is_a_core():

@@ -29,6 +29,22 @@ class Table:
     lines: list[Line]
 
 
+def of_these(
+    summary: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]], test_images: str
+) -> dict[str, Any]:
+    """Leave out what was measured of a fit before these `results`, or of other test images."""
+    return {
+        **summary,
+        "detectors": {
+            name: found
+            for name, found in summary["detectors"].items()
+            if name in results
+            and found["test_images"] == test_images
+            and found["threshold"] == results[name]["threshold"]
+        },
+    }
+
+
 def table(summary: Mapping[str, Any]) -> Table | None:
     """Lay out what blackswan/drift/robustness.py summed up; None where no detector was measured.
 
