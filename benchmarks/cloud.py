@@ -1,20 +1,22 @@
 """What do Spark and serving cost beside the local engine and the model itself?
 
     python benchmarks/cloud.py engines            build_dataset by both engines, over IMAGES
-    python benchmarks/cloud.py serving            requests to an endpoint, over CLIENTS
+    python benchmarks/cloud.py serving            requests to both servers, over CLIENTS
 
 Writes benchmarks/cloud.{json,png}; without arguments both.
 Engines: images of 32 pixels, no two alike, become rows of the dataset without augmentation, by the
 stage itself in a process of its own. A run on FEW images is the start, which is paid once; rows/s
 are those between the least and the most of IMAGES. Memory is that of all processes of a run
-together, four times a second. Serving: frames of the sample clip as PNG, one in each request, by
-threads that each wait for their answer; in process, the same requests one after the other through
-the same contract, by the same number of torch threads. Ratios are of medians, side by side in one
-run.
+together, four times a second. Serving: MLflow's scoring server (`blackswan endpoint`) and the
+service (`blackswan serve`) get frames of the sample clip as PNG, one in each request, whose JSON
+was written before, by threads that each wait for their answer; in process, the same requests go one
+after the other through the same contract, by the same number of torch threads. Ratios are of
+medians over ROUNDS, in each of which all take their turn.
 """
 
 import argparse
 import base64
+import http.client
 import json
 import os
 import shutil
@@ -22,15 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, BrokenBarrierError, Event, Thread
 from typing import Any
 
 import cv2
-import httpx
 import numpy as np
 import pandas as pd
 import psutil
@@ -50,7 +52,8 @@ from blackswan.tracking.contract import answer
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks/cloud.json"
 ENGINES, FEW, IMAGES, SIDE = ("local", "spark"), 100, (1000, 10_000, 50_000), 32
-CLIENTS, REQUESTS, WARM_UP = (1, 4, 16), 100, 5
+SERVERS = ("endpoint", "serve")
+CLIENTS, REQUESTS, WARM_UP, ROUNDS = (1, 4, 16), 48, 3, 4
 Part = dict[str, Any]
 
 
@@ -143,15 +146,17 @@ def rates(found: Part) -> Part:
 
 
 def serving(model: Path) -> Part:
-    """Return requests/s and latency of an endpoint, and their ratios to the model in process."""
+    """Return requests/s and latency of both servers, and their ratios to the model in process."""
     clip = cv2.VideoCapture(str(ROOT / "data/sample.mp4"))
     requests = []
     while len(requests) < 32 and (frame := clip.read())[0]:
         content = cv2.imencode(".png", frame[1])[1].tobytes()
         requests.append({"dataframe_records": [{"image": base64.b64encode(content).decode()}]})
-    with tempfile.TemporaryDirectory() as name:
-        store = f"sqlite:///{name}/mlflow.db"
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
+    own = in_process(model, requests)
+    base: list[float] = []
+    asked: dict[tuple[str, int], list[tuple[list[float], float]]] = defaultdict(list)
+    with ExitStack() as servers, tempfile.TemporaryDirectory() as name:
+        environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{name}/mlflow.db"}
         subprocess.run(
             ["blackswan", "register", str(model)],
             cwd=ROOT,
@@ -159,75 +164,123 @@ def serving(model: Path) -> Part:
             check=False,
             stdout=sys.stderr,
         )  # fmt: skip - the gate may say no, which is nothing to speed
-        port = "5077"
-        server = subprocess.Popen(
-            ["blackswan", "endpoint", "models:/blackswan/1", "--port", port],
-            cwd=name, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}/invocations"
-            wait_for(url, server)
-            own = in_process(model, requests)
-            rows = {str(clients): ask(url, requests, clients) for clients in CLIENTS}
-            again = in_process(model, requests)
-            memory = psutil.Process(server.pid).memory_info().rss
-        finally:
-            server.terminate()
-            server.wait()
-    base = float(np.median([*own, *again]))
-    for row in rows.values():
-        row["p50_to_in_process"] = round(row["p50_ms"] / 1000 / base, 3)
-        row["rate_to_in_process"] = round(row["requests_per_second"] * base, 3)
+        sources = dict(zip(SERVERS, ("models:/blackswan/1", str(model)), strict=True))
+        running = {
+            command: servers.enter_context(server(command, source, 5077 + number, environment))
+            for number, (command, source) in enumerate(sources.items())
+        }
+        for _ in range(ROUNDS):
+            base += own()
+            for command, (port, _) in running.items():
+                for clients in CLIENTS:
+                    asked[command, clients].append(ask(port, requests, clients))
+        memory = {
+            command: psutil.Process(identity).memory_info().rss
+            for command, (_, identity) in running.items()
+        }
+    median = float(np.median(base))
     return {
         "detector": model.name,
-        "in_process_ms": round(1000 * base, 2),
-        "clients": rows,
-        "server_gb": round(memory / 1e9, 2),
+        "in_process_ms": round(1000 * median, 2),
+        **{
+            command: {
+                "clients": {
+                    str(clients): of_rounds(asked[command, clients], median) for clients in CLIENTS
+                },
+                "server_gb": round(memory[command] / 1e9, 2),
+            }
+            for command in sources
+        },
     }
 
 
-def wait_for(url: str, server: subprocess.Popen) -> None:
-    """Return once the endpoint answers."""
+@contextmanager
+def server(
+    command: str, source: str, port: int, environment: dict[str, str]
+) -> Iterator[tuple[int, int]]:
+    """Start `blackswan endpoint` or `serve`; yield its port and process once it answers."""
+    process = subprocess.Popen(
+        ["blackswan", command, source, "--port", str(port)],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(port, process)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(port: int, server: subprocess.Popen) -> None:
+    """Return once a server answers."""
     deadline = time.monotonic() + 120
     while server.poll() is None and time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(url.replace("invocations", "ping")).status_code == httpx.codes.OK:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        with suppress(OSError):
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == http.HTTPStatus.OK:
                 return
         time.sleep(0.5)
-    raise InputError("the endpoint did not start; what it says stands above")
+    raise InputError("the server did not start; what it says stands above")
 
 
-def in_process(folder: Path, requests: list[Part]) -> list[float]:
-    """Return the seconds of each request without a server."""
-    model, seconds = load(folder), []
-    for number in range(WARM_UP + REQUESTS):
-        rows = pd.DataFrame(requests[number % len(requests)]["dataframe_records"])
+def in_process(folder: Path, requests: list[Part]) -> Callable[[], list[float]]:
+    """Return what measures the seconds of each request without a server."""
+    model = load(folder)
+
+    def measure() -> list[float]:
+        seconds = []
+        for number in range(WARM_UP + REQUESTS):
+            rows = pd.DataFrame(requests[number % len(requests)]["dataframe_records"])
+            begin = time.perf_counter()
+            json.dumps(answer(model, rows).to_dict("records"))
+            seconds.append(time.perf_counter() - begin)
+        return seconds[WARM_UP:]
+
+    return measure
+
+
+def ask(port: int, requests: list[Part], clients: int) -> tuple[list[float], float]:
+    """Return the seconds of each of REQUESTS by so many clients at once, and of all together."""
+    bodies = [json.dumps(request).encode() for request in requests]
+    warm = Barrier(clients + 1)
+
+    def client(number: int) -> list[float]:
+        connection, seconds = http.client.HTTPConnection("127.0.0.1", port), []
+        for turn in range(-WARM_UP, REQUESTS // clients):
+            if turn == 0:
+                warm.wait()
+            body = bodies[(number + turn * clients) % len(bodies)]
+            begin = time.perf_counter()
+            connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            if response.status != http.HTTPStatus.OK:
+                warm.abort()
+                raise InputError(f"port {port} answers with status {response.status}")
+            seconds.append(time.perf_counter() - begin)
+        return seconds[WARM_UP:]
+
+    with ThreadPoolExecutor(clients) as threads:
+        asked = [threads.submit(client, number) for number in range(clients)]
+        with suppress(BrokenBarrierError):  # its client says why
+            warm.wait()
         begin = time.perf_counter()
-        json.dumps(answer(model, rows).to_dict("records"))
-        seconds.append(time.perf_counter() - begin)
-    return seconds[WARM_UP:]
+        seconds = [each for one in asked for each in one.result()]
+        return seconds, time.perf_counter() - begin
 
 
-def ask(url: str, requests: list[Part], clients: int) -> Part:
-    """Return rate and latency of REQUESTS by so many clients at once."""
-
-    def one(number: int) -> float:
-        begin = time.perf_counter()
-        response = client.post(url, json=requests[number % len(requests)])
-        if response.status_code != httpx.codes.OK:
-            raise InputError(f"the endpoint answers with status {response.status_code}")
-        return time.perf_counter() - begin
-
-    with httpx.Client(timeout=120) as client, ThreadPoolExecutor(clients) as threads:
-        list(threads.map(one, range(WARM_UP)))
-        begin = time.perf_counter()
-        seconds = list(threads.map(one, range(REQUESTS)))
-        rate = REQUESTS / (time.perf_counter() - begin)
-    middle, late = 1000 * np.quantile(seconds, [0.5, 0.95])
+def of_rounds(rounds: list[tuple[list[float], float]], in_process: float) -> Part:
+    """Return rate and latency over all rounds, and their ratios."""
+    every = [each for seconds, _ in rounds for each in seconds]
+    rate = len(every) / sum(together for _, together in rounds)
+    middle, late = np.quantile(every, [0.5, 0.95])
     return {
         "requests_per_second": round(rate, 2),
-        "p50_ms": round(float(middle), 1),
-        "p95_ms": round(float(late), 1),
+        "p50_ms": round(1000 * float(middle), 1),
+        "p95_ms": round(1000 * float(late), 1),
+        "p50_to_in_process": round(float(middle) / in_process, 3),
+        "rate_to_in_process": round(rate * in_process, 3),
     }
 
 
@@ -245,11 +298,11 @@ def picture(found: Part) -> Figure:
     memory.set(xlabel="images", ylabel="GB, all processes", ylim=(0, None))
     duration.legend()
     if "serving" in found:
-        rows = {int(clients): row for clients, row in found["serving"]["clients"].items()}
-        for key in ("p50_ms", "p95_ms"):
-            latency.plot(sorted(rows), [rows[n][key] for n in sorted(rows)], "o-", label=key[:3])
+        for command in SERVERS:
+            rows = found["serving"][command]["clients"]
+            latency.plot(CLIENTS, [rows[str(n)]["p50_ms"] for n in CLIENTS], "o-", label=command)
         latency.axhline(found["serving"]["in_process_ms"], color="grey", label="in process")
-        latency.set(xlabel="clients", ylabel="ms a request", ylim=(0, None))
+        latency.set(xlabel="clients", ylabel="ms a request, median", ylim=(0, None))
         latency.legend()
     return figure
 

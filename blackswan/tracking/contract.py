@@ -9,7 +9,7 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from blackswan.data.decoding import decode_turned
 from blackswan.data.images import encode_png
 from blackswan.errors import InputError, cause, shown
-from blackswan.evaluation.model import Model, Verdicts
+from blackswan.evaluation.model import Model, Seen, Verdicts
 from blackswan.evaluation.regions import find_regions
 from blackswan.params import Section
 from blackswan.reporting.heatmaps import HeatmapScale, overlay
@@ -52,13 +52,17 @@ class Params(Section):
 
 
 def answer(
-    model: Model, rows: "pd.DataFrame", params: Mapping[str, Any] | None = None
+    model: Model,
+    rows: "pd.DataFrame",
+    params: Mapping[str, Any] | None = None,
+    score: Callable[[Sequence[Seen]], Verdicts] | None = None,
 ) -> "pd.DataFrame":
     """Return a line of OUTPUTS for every line of `rows`, in their order; what is not asked is None.
 
     `logit_*` and `anomaly_score`, which is P(anomalous), are of models that have them. A region has
     left, top, width, height, in pixels of the image as the detector saw it (`height`, `width`), and
-    the peak of the map in it. Raises InputError, which names the row, and answers nothing.
+    the peak of the map in it. `score` asks the model where threads share it. Raises InputError,
+    which names the row, and answers nothing.
     """
     import pandas as pd  # a server without MLflow's forms needs it not
 
@@ -67,7 +71,7 @@ def answer(
     images = (decode_turned(source, name, bit_depth)[0] for source, name in sources(rows))
     lines: list[dict[str, Any]] = []
     while batch := [model.see(image) for image in islice(images, BATCH)]:
-        found = model.score_seen(batch)
+        found = (score or model.score_seen)(batch)
         lines += [line(model, found, n, one.image, asked) for n, one in enumerate(batch)]
     return pd.DataFrame(lines, columns=list(OUTPUTS), dtype=object)
 

@@ -4,8 +4,9 @@ MLflow runs this file (models from code) where the model is loaded; contract.py 
 asked and what it answers.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from blackswan.errors import InputError
-from blackswan.evaluation.model import load
+from blackswan.evaluation.model import Seen, Verdicts, load
 from blackswan.tracking import manifest
 from blackswan.tracking.contract import answer
 
@@ -28,7 +29,9 @@ class Served(PythonModel):
         folder = Path(context.artifacts["detector"])
         manifest.check(folder)
         self.model = load(folder)
-        self.turn = Lock()  # MLflow's server has a thread for every request, and a model one state
+        # MLflow's server has a thread for every request: each decodes, and one scores for all, for
+        # a model has one state, and torch starts threads of its own for each that asks it.
+        self.scoring = ThreadPoolExecutor(1, "score")
 
     def predict(
         self,
@@ -38,10 +41,13 @@ class Served(PythonModel):
     ) -> pd.DataFrame:
         """Answer a request; one that cannot be ends in status 400 and one sentence."""
         try:
-            with self.turn:
-                return answer(self.model, model_input, params)
+            return answer(self.model, model_input, params, self.score)
         except InputError as error:
             raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
+
+    def score(self, seen: Sequence[Seen]) -> Verdicts:
+        """Have images judged when it is their turn."""
+        return self.scoring.submit(self.model.score_seen, seen).result()
 
 
 set_model(Served())
