@@ -34,6 +34,12 @@ PIPELINE = [
 ]
 WITH_TEACHER = [*PIPELINE, "stages/distill_teacher.py", "blackswan/detectors/efficient_ad.py"]
 RESULTS = {  # result -> where the code that it measured begins
+    "aliens.json": [
+        "benchmarks/aliens.py",
+        "benchmarks/screw/simplenet.py",
+        "benchmarks/screw/gaussian_patches.py",
+        "params.yaml",
+    ],
     "anomalib/results.json": [
         *(f"benchmarks/anomalib/{name}.py" for name in ("compare", "run_blackswan", "coreset")),
     ],
