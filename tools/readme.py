@@ -17,6 +17,7 @@ PHOTOS = Path("benchmarks/photos.json")
 WRITTEN_BY = {SUMMARY: "dvc repro compare", PHOTOS: "python benchmarks/durations.py"}
 DURATIONS = Path("benchmarks/durations.json")
 DRIFTS = Path("metrics/drift")
+SCREWS_DRIFT = Path("benchmarks/screw/drift")
 
 
 def leaderboard(summary: Path) -> str:
@@ -56,21 +57,26 @@ def durations() -> str:
 def drift() -> str:
     """Return what detectors are worth when the camera drifts, best first where the light changes.
 
-    A choice, image AUROC, false alarms and recall by kind of drift, means at one severity, and a
-    line for each drift; empty where `make drift` has not run.
+    A choice, the table of `drift_kinds`, and a line for each drift; empty where `make drift` has
+    not run.
     """
-    summary = summarise(DRIFTS)
-    laid = robustness.table(summary)
+    laid = robustness.table(summarise(DRIFTS))
     if laid is None:
         return ""
+    drifts = [["image AUROC / recall", *laid.detectors]]
+    drifts += [[line.drift, *line.cells] for line in laid.lines]
+    return f"{laid.choice}\n\n{drift_kinds(DRIFTS)}\n{_markdown(drifts)}"
+
+
+def drift_kinds(folder: Path) -> str:
+    """Return image AUROC, false alarms and recall by kind of drift, means at one severity."""
+    summary = summarise(folder)
     kinds = [["detector", "no drift", *FAMILIES]]
-    for name in laid.detectors:
+    for name in robustness.best_first(summary):
         found = summary["detectors"][name]
         parts = [found["no drift"], *found["kinds"].values()]
         kinds.append([name, *(_rates(part) for part in parts)])
-    drifts = [["image AUROC / recall", *laid.detectors]]
-    drifts += [[line.drift, *line.cells] for line in laid.lines]
-    return f"{laid.choice}\n\n{_markdown(kinds)}\n{_markdown(drifts)}"
+    return _markdown(kinds)
 
 
 def _rates(rates: Mapping[str, float | None]) -> str:
@@ -88,6 +94,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": partial(leaderboard, SUMMARY),
     "durations": durations,
     "drift": drift,
+    "drift of screws": partial(drift_kinds, SCREWS_DRIFT),
 }
 
 

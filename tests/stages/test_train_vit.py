@@ -218,8 +218,8 @@ def test_the_stage_writes_the_model_and_curves_without_durations(
 @pytest.mark.parametrize(
     ("changes", "best", "epochs"),
     [
-        ({}, 3, 3),
-        ({**WORSENING, "early_stopping_patience": 3}, 1, 3),
+        ({"epochs": 2}, 2, 2),
+        ({**WORSENING, "epochs": 2, "early_stopping_patience": 2}, 1, 2),
         ({**WORSENING, "early_stopping_patience": 1}, 1, 2),
     ],
     ids=["the last epoch is the best", "the first is the best", "it stops early"],
