@@ -77,6 +77,7 @@ RESULTS = {  # result -> where the code that it measured begins
         "params.yaml",
     ],
     "frozen_blocks.json": ["benchmarks/frozen_blocks.py"],
+    "generators.json": ["benchmarks/generators.py", "params.yaml"],
     "intervals.json": ["benchmarks/intervals.py"],
     "leaks.json": ["benchmarks/leaks.py"],
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
