@@ -84,6 +84,7 @@ RESULTS = {  # result -> where the code that it measured begins
     "memory.json": ["benchmarks/memory.py"],
     "photos.json": PIPELINE,
     "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE],
+    "scale.json": ["benchmarks/scale.py", *PIPELINE],
     "serving.json": ["benchmarks/serving.py", "blackswan/serving/server.py"],
     "score.json": ["benchmarks/score.py", "blackswan/cli.py"],
     "screw/dino_memory.json": [

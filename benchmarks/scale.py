@@ -1,6 +1,6 @@
 """What do more images cost: time, memory and disk of every stage, and a `dvc repro` of no change?
 
-    python benchmarks/scale.py                                all of SIZES: hours
+    python benchmarks/scale.py                                all of SIZES: twenty minutes
     python benchmarks/scale.py --images 100 200 400 --out X   smaller ones, into another folder
 
 Writes benchmarks/scale.{json,png}. The photos are drawn, 64 pixels a side, no two alike, and every
