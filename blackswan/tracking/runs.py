@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,11 +91,10 @@ class Tracker:
         if parent:
             tags["mlflow.parentRunId"] = parent
         created = self.client.create_run(self.experiment, start_time=self.begin)
-        try:
+        with ExitStack() as undo:  # half a run would mislead, also one that Ctrl-C ends
+            undo.callback(self.client.delete_run, created.info.run_id)
             self._fill(created.info.run_id, record, tags)
-        except Exception:
-            self.client.delete_run(created.info.run_id)  # half of one would mislead
-            raise
+            undo.pop_all()
         if parent:
             self.client.set_terminated(parent, "FINISHED")
 
