@@ -5,25 +5,20 @@ Nothing is measured here, only laid side by side. `dvc repro compare`
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import ConfigDict, Field
 
 from blackswan.data.dataset import Split
-from blackswan.detectors.interface import LOSSES
 from blackswan.errors import InputError, run
 from blackswan.evaluation import ranking
 from blackswan.evaluation.model import fingerprint
 from blackswan.outputs import replace_file, replace_folder, write_json
 from blackswan.params import Section, load_section
-from blackswan.reporting import charts, formats, report, robustness, sheets
+from blackswan.reporting import report, robustness
 from blackswan.reporting.drawing import write_png
-from blackswan.reporting.examples import read_examples, sample
-from blackswan.reporting.heatmaps import HeatmapScale
+from blackswan.reporting.pictures import Measured, of_all, of_one
 from blackswan.tracking.runs import Record, Tracker
 
 DATASET = Path("data/dataset")
@@ -35,8 +30,6 @@ LEADERBOARD = Path("metrics/leaderboard.csv")
 PICTURES = Path("metrics/pictures")
 REPORT = Path("metrics/report.html")
 ROBUSTNESS = Path("metrics/robustness.json")  # written by `make drift`
-MAPS = "maps.parquet"  # in the scores of a detector
-TITLES = {"roc": "ROC", "precision_recall": "Precision and recall", "pro": "Per-region overlap"}
 
 
 class Params(Section):
@@ -88,55 +81,9 @@ def read_result(detector: str) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
 
 
-def read_scores(detector: str, test: Split) -> pd.DataFrame:
-    """Read the scores of the test images; raises InputError where they are of another dataset."""
-    scores = pd.read_parquet(SCORES / detector / "scores.parquet")
-    if set(scores.path) != set(test.facts.path):
-        raise InputError(
-            f"{SCORES / detector} holds scores of other images than {DATASET}; "
-            "run `dvc repro compare`, which scores these"
-        )
-    return scores
-
-
 def read_robustness() -> dict[str, Any]:
     """Read what `make drift` measured, if it ran: it runs beside the pipeline."""
     return dict(json.loads(ROBUSTNESS.read_bytes())) if ROBUSTNESS.exists() else {"detectors": {}}
-
-
-def draw_all(detectors: list[str], test: Split, samples: int) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of what belongs to no detector alone; `detectors` come best first."""
-    yield "samples", sheets.contact_sheet("Test images and their masks", sample(test, samples))
-    for name, title in TITLES.items():
-        lines = {each: pd.read_csv(CURVES / each / f"{name}.csv") for each in detectors}
-        if lines := {each: points for each, points in lines.items() if len(points)}:
-            yield name, charts.curves(title, lines)
-
-
-def draw_detector(
-    detector: str, result: dict[str, Any], test: Split, images: int
-) -> Iterator[tuple[str, Figure]]:
-    """Yield name and figure of scores, verdicts, calibration, losses and galleries of one."""
-    scores = read_scores(detector, test)
-    main, unseen = scores[scores.table == ranking.MAIN], scores[scores.table != ranking.MAIN]
-    show, threshold = formats.of_scores(result), result["threshold"]
-    calibrated = show is formats.probability
-    sets = {"normal": main[main.label == 0], "anomalous": main[main.label == 1]}
-    sets |= {f"unseen: {table}": rows for table, rows in unseen.groupby("table")}
-    values = {name: rows.image_score for name, rows in sets.items() if len(rows)}
-    yield "scores", charts.score_histogram(f"{detector}: scores", values, threshold, calibrated)
-    yield "confusion", charts.confusion_matrix(f"{detector}: verdicts", main.label, main.flagged)
-    if calibrated:
-        bins = pd.read_csv(CURVES / detector / "reliability.csv")
-        yield "reliability", charts.reliability_diagram(f"{detector}: calibration", bins)
-    if (losses := SCORES / detector / LOSSES).exists():
-        yield "losses", charts.losses(f"{detector}: loss while it learnt", pd.read_csv(losses))
-    scale = HeatmapScale(**result["heatmap"])
-    for name, what, rows in [("gallery", "test images", main), ("unseen", "unseen kinds", unseen)]:
-        if len(chosen := ranking.mixed(rows, threshold, images)):
-            examples = read_examples(chosen, test, SCORES / detector / MAPS, show)
-            title = f"{detector}: {what}, {ranking.outcome_counts(rows)}"
-            yield name, sheets.gallery(title, examples, scale, show)
 
 
 def main() -> None:
@@ -147,11 +94,11 @@ def main() -> None:
     test = Split(DATASET, "test")
     best_first = ranking.best_first(results)
     with replace_folder(PICTURES) as pictures:
-        for name, figure in draw_all(best_first, test, params.sample_images):
+        for name, figure in of_all(best_first, test, CURVES, params.sample_images):
             write_png(figure, pictures / f"{name}.png")
         for detector in best_first:
-            result = results[detector]
-            for name, figure in draw_detector(detector, result, test, params.gallery_images):
+            measured = Measured(detector, results[detector], SCORES / detector, CURVES / detector)
+            for name, figure in of_one(measured, test, params.gallery_images):
                 write_png(figure, pictures / detector / f"{name}.png")
         images = fingerprint(test.paths)
         drifts = robustness.of_these(read_robustness(), results, images)

@@ -16,6 +16,7 @@ from blackswan.errors import InputError
 from blackswan.evaluation import metrics
 from blackswan.evaluation.pixels import PixelMetrics
 from blackswan.evaluation.score_maps import open_writer, to_table
+from blackswan.reporting import pictures
 from blackswan.seeds import generator
 from stages import compare
 
@@ -117,7 +118,7 @@ def write_detector(name, rows, quality=1.0, unseen=(), probabilities=False, mask
         metrics.reliability_curve(labels, scores).to_csv(curves / "reliability.csv", index=False)
     if name == "vit":
         losses = "epoch,train,validation\n1,0.5,0.6\n2,0.1,0.2\n"
-        (compare.SCORES / name / compare.LOSSES).write_text(losses)
+        (compare.SCORES / name / pictures.LOSSES).write_text(losses)
     result = measure(main) | {
         "unseen": {
             table: measure(facts[(facts.table == table) | (facts.label == 0)]) for table in unseen
@@ -283,11 +284,11 @@ def test_report_of_many_detectors_stays_light(project, monkeypatch):
         figure.figimage(noise)
         return figure
 
-    monkeypatch.setattr(compare.sheets, "gallery", draw_noise)  # the most that a picture can take
+    monkeypatch.setattr(pictures.sheets, "gallery", draw_noise)  # the most that a picture can take
     compare.main()
-    pictures = [*compare.PICTURES.rglob("gallery.png")]
-    assert len(pictures) == 8
-    assert sum(picture.stat().st_size for picture in pictures) > 20_000_000
+    galleries = [*compare.PICTURES.rglob("gallery.png")]
+    assert len(galleries) == 8
+    assert sum(picture.stat().st_size for picture in galleries) > 20_000_000
     assert compare.REPORT.stat().st_size < 5_000_000
     assert compare.REPORT.read_text().count("data:image/webp;base64,") == len(drawn())
 
@@ -343,9 +344,9 @@ def test_gallery_reads_image_map_and_verdict_of_its_rows(project):
     rows = write_dataset()
     write_detector("a", rows)
     test = compare.Split(compare.DATASET, "test")
-    scores = compare.read_scores("a", test)
+    scores = pictures.read_scores(compare.SCORES / "a", test)
     chosen = scores[scores.path == "images/scratch-4.png"]
-    [example] = compare.read_examples(chosen, test, compare.SCORES / "a" / compare.MAPS)
+    [example] = pictures.read_examples(chosen, test, compare.SCORES / "a" / pictures.MAPS)
     assert (example.anomaly_map == np.float32(scores.image_score[4])).all()
     assert example.mask[4:10, 5:10].all()
     assert example.outcome == "found"
