@@ -17,9 +17,14 @@ def score(x):
     return nearest(x, K)
 """
 MODULE = '''
+FLOOR = 0
+
 def nearest(x, k):
     """Return the nearest."""
-    return x[:k]
+    return x[FLOOR:k]
+
+def farthest(x):
+    return x[-1]
 '''
 
 
@@ -59,13 +64,43 @@ def test_moving_and_explaining_code_makes_nothing_stale(tree):
     ("file", "text", "other"),
     [
         ("benchmarks/run.py", "K = 3", "K = 4"),
-        ("blackswan/detectors/bank.py", "x[:k]", "x[k:]"),
+        ("blackswan/detectors/bank.py", "FLOOR:k", "k:FLOOR"),
+        ("blackswan/detectors/bank.py", "FLOOR = 0", "FLOOR = 1"),
     ],
 )
 def test_another_value_or_another_line_does(tree, file, text, other):
     before = code(tree)
     write(tree, file, (tree / file).read_text().replace(text, other))
     assert code(tree) != before
+
+
+def test_of_a_module_counts_what_is_used(tree):
+    before = code(tree)
+    write(tree, "blackswan/detectors/bank.py", MODULE.replace("x[-1]", "x[-2]"))
+    assert code(tree) == before
+    write(tree, "benchmarks/run.py", SCRIPT.replace("bank import nearest", "bank import farthest"))
+    assert code(tree) != before
+
+
+@pytest.mark.parametrize(
+    ("use", "counts"), [("bank.nearest(x, K)", False), ("fit(bank)", True), ("bank.farthest", True)]
+)
+def test_of_a_module_that_is_handed_on_counts_all(tree, use, counts):
+    script = SCRIPT.replace("detectors.bank import nearest", "detectors import bank")
+    write(tree, "benchmarks/run.py", script.replace("nearest(x, K)", use))
+    before = code(tree)
+    write(tree, "blackswan/detectors/bank.py", MODULE.replace("x[-1]", "x[-2]"))
+    assert (code(tree) != before) == counts
+
+
+def test_how_work_is_divided_counts_for_speeds_alone(tree):
+    write(tree, "blackswan/parallel.py", "def spread(x):\n    return x\n")
+    write(tree, "benchmarks/run.py", "from blackswan.parallel import spread\nspread([1])\n")
+    speed = ["benchmarks/run.py", *measured.SPEED]
+    before, before_of_speed = code(tree), measured.code_hash(speed, tree)
+    write(tree, "blackswan/parallel.py", "def spread(x):\n    return [*x]\n")
+    assert code(tree) == before
+    assert measured.code_hash(speed, tree) != before_of_speed
 
 
 def test_a_pipeline_counts_its_params_but_not_their_comments(tree):
