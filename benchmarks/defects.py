@@ -425,7 +425,8 @@ def main() -> None:
         print(name, result[name], flush=True)
     if {"types", "found"} <= {*result}:
         draw(result)
-    record([RESULT.name])
+    if {*wanted} == {*PARTS}:
+        record([RESULT.name])
 
 
 if __name__ == "__main__":
