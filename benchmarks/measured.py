@@ -121,7 +121,6 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
         "params.yaml",
     ],
-    "screw/seeds.md": PIPELINE,
     "screw/simplenet.json": [
         "benchmarks/screw/simplenet.py",
         "benchmarks/screw/gaussian_patches.py",

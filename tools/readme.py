@@ -14,10 +14,15 @@ from blackswan.reporting.leaderboard import UNSEEN, Cell, board
 README = Path("README.md")
 SUMMARY = Path("metrics/summary.json")
 PHOTOS = Path("benchmarks/photos.json")
-WRITTEN_BY = {SUMMARY: "dvc repro compare", PHOTOS: "python benchmarks/durations.py"}
 DURATIONS = Path("benchmarks/durations.json")
 DRIFTS = Path("metrics/drift")
+SCREWS = Path("benchmarks/screw/summary.json")
 SCREWS_DRIFT = Path("benchmarks/screw/drift")
+WRITTEN_BY = {
+    SUMMARY: "dvc repro compare",
+    PHOTOS: "python benchmarks/durations.py",
+    SCREWS: "benchmarks/screw/run.sh",
+}
 
 
 def leaderboard(summary: Path) -> str:
@@ -94,6 +99,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": partial(leaderboard, SUMMARY),
     "durations": durations,
     "drift": drift,
+    "screws": partial(leaderboard, SCREWS),
     "drift of screws": partial(drift_kinds, SCREWS_DRIFT),
 }
 

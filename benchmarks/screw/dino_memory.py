@@ -1,4 +1,4 @@
-"""What do all references, a final norm and larger images give dino_memory on MVTec AD screw?
+"""What do more references, their variants and larger images give dino_memory on MVTec AD screw?
 
     python benchmarks/screw/dino_memory.py ../shared/data/mvtec/screw
 
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from gaussian_patches import with_patches
 from sklearn.metrics import roc_auc_score
@@ -42,19 +43,37 @@ LAYERS = [*range(4, 13)]  # remembered of each image
 LEARNT, HELD_OUT = 64, 20  # normals of the choice
 SEEDS = range(5)
 ALL = {"references": None, "bank_patches": 10000}
+HIGHEST = {"image_size": 336, "top_fraction": 0.001}
 SETTINGS: dict[str, dict[str, Any]] = {
     "the defaults": {},
     "all references": ALL,
     "all, the final norm": ALL | {"final_norm": True},
     "all, 336 pixels": ALL | {"image_size": 336},
-    "all, 336 pixels, the highest patch": ALL | {"image_size": 336, "top_fraction": 0.001},
+    "all, 336 pixels, the highest patch": ALL | HIGHEST,
+    "all, 336 pixels, the highest patch, a bank for each layer": ALL | HIGHEST | {"fusion": "maps"},
+    "all, 336 pixels, the highest patch, the mask": ALL | HIGHEST | {"mask": "pca"},
+    "16 in 8 rotations, 336 pixels, the highest patch": HIGHEST | {"rotations": 8},
+    "all, 448 pixels, the highest patch": ALL | HIGHEST | {"image_size": 448},
 }
+# On top of a setting: its references once more, darker and brighter, as SuperADD has them.
+BRIGHTNESS = {
+    f"{name}, brightness": name
+    for name in ("all, 336 pixels, the highest patch", "all, 448 pixels, the highest patch")
+}
+FACTORS = (0.8, 1.2)
 
 
 def of(name: str) -> dino_memory.Params:
     """Return the params of the setting `name`."""
     defaults = load_section(dino_memory.Params, "detectors.dino_memory")
-    return dino_memory.Params(**defaults.model_dump() | SETTINGS[name])
+    return dino_memory.Params(**defaults.model_dump() | SETTINGS[BRIGHTNESS.get(name, name)])
+
+
+def variants(name: str, references: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what the setting `name` learns from, given normal images."""
+    factors = FACTORS if name in BRIGHTNESS else ()
+    scaled = [cv2.convertScaleAbs(image, alpha=each) for each in factors for image in references]
+    return [*references, *scaled]
 
 
 class Chosen(Backbone):
@@ -80,7 +99,8 @@ def score(
     params = of(name)
     with tempfile.TemporaryDirectory(dir="data") as folder:
         resources = Resources([], WEIGHTS, Path(folder), seed, Chosen(known, params.layers))
-        frames = Frames([*map(str, range(len(learnt)))], list(learnt))
+        images = variants(name, learnt)
+        frames = Frames([*map(str, range(len(images)))], images)
         return dino_memory.fit(frames, params, resources).score(asked).image_scores
 
 
@@ -91,9 +111,10 @@ def synthetic(normals: list[np.ndarray]) -> dict[str, Any]:
     patched = with_patches(asked)
     copies = [image for images in patched.values() for image in images]
     found: dict[str, Any] = {}
-    for side in sorted({of(name).image_size for name in SETTINGS}):
+    every = [*SETTINGS, *BRIGHTNESS]
+    for side in sorted({of(name).image_size for name in every}):
         with remembered([*references, *asked, *copies], side) as known:
-            for name in (name for name in SETTINGS if of(name).image_size == side):
+            for name in (name for name in every if of(name).image_size == side):
                 scores = np.split(
                     score(name, references, [*asked, *copies], 0, known),
                     np.cumsum([len(asked), *map(len, patched.values())])[:-1],
@@ -114,7 +135,7 @@ def judged(normals: list[np.ndarray], root: Path, names: list[str]) -> dict[str,
     good = np.array([path.parent.name == "good" for path in tested])
     found: dict[str, Any] = {}
     for name in names:
-        every = [*normals, *test] if of(name).references is None else test
+        every = [*variants(name, normals), *test] if of(name).references is None else test
         with remembered(every, of(name).image_size) as known:
             scores = [score(name, normals, test, seed, known) for seed in SEEDS]
         seeds = [auroc(each[good], each[~good]) for each in scores]
@@ -147,7 +168,7 @@ def main() -> None:
     root = Path(sys.argv[1])
     normals = [read_image(path) for path in sorted((root / "train/good").glob("*.png"))]
     result: dict[str, Any] = {"synthetic": synthetic(normals)}
-    best = max(SETTINGS, key=lambda name: result["synthetic"][name]["mean"])
+    best = max(result["synthetic"], key=lambda name: result["synthetic"][name]["mean"])
     result["choice"] = best
     write_json(RESULT, result)
     result["test"] = judged(normals, root, ["the defaults", best])

@@ -9,4 +9,4 @@ dvc exp run --name drift "${settings[@]}" drift/dvc.yaml
 
 mkdir -p benchmarks/screw/drift
 cp metrics/drift/*.csv metrics/drift/*.png benchmarks/screw/drift/
-python benchmarks/measured.py screw/drift/patchcore.csv
+measured screw/drift/patchcore.csv
