@@ -177,56 +177,62 @@ def _named_by(statement: ast.stmt) -> list[str]:
     return []
 
 
-def code_hash(entries: list[str], root: Path = Path()) -> str:
-    """Return a hash of the files `entries` and of what they use of the others below `root`."""
-    texts: set[str] = set()
-    waiting = [(entry, "") for entry in entries]
-    seen = set(waiting)
-    while waiting:
-        file, name = waiting.pop()
-        text = (root / file).read_text(encoding="utf-8")
+class Code:
+    """The files below a root, each of which is read once."""
+
+    def __init__(self, root: Path = Path()) -> None:
+        self.root = root
+        self.module = cache(lambda file: Module((root / file).read_text(encoding="utf-8")))
+        self.step = cache(self._step)
+        self.file_of = cache(self._file_of)
+
+    def hash(self, entries: list[str]) -> str:
+        """Return a hash of the files `entries` and of what they use of the others."""
+        texts: set[str] = set()
+        waiting = [(entry, "") for entry in entries]
+        seen = set(waiting)
+        while waiting:
+            found, used = self.step(*waiting.pop())
+            texts |= found
+            waiting += [use for use in used - seen if not use[0].startswith(NO_FIGURE)]
+            seen |= used
+        return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
+
+    def _step(self, file: str, name: str) -> tuple[set[str], set[tuple[str, str]]]:
+        """Return what `name` of a file is, or the whole file, and the names it uses."""
         if file.endswith(".yaml"):
-            texts.add(json.dumps(yaml.safe_load(text), sort_keys=True))
-            continue
-        module = parsed(text)
-        for statement in module.statements(name):
-            texts.add(ast.dump(statement))
-            new = set(uses(statement, file, module, root)) - seen
-            seen |= new
-            waiting += [use for use in new if not use[0].startswith(NO_FIGURE)]
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
+            params = yaml.safe_load((self.root / file).read_text(encoding="utf-8"))
+            return {json.dumps(params, sort_keys=True)}, set()
+        statements = self.module(file).statements(name)
+        used = {use for statement in statements for use in self._uses(statement, file)}
+        return {ast.dump(statement) for statement in statements}, used
 
+    def _uses(self, statement: ast.stmt, file: str) -> Iterator[tuple[str, str]]:
+        """Yield file and name of what a statement of `file` uses of this repository."""
+        module, nodes = self.module(file), [*ast.walk(statement)]
+        inside = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
+            if not isinstance(node, ast.Name):
+                continue
+            if node.id in module.defined:
+                yield file, node.id
+            elif node.id in module.imports:
+                package, name = module.imports[node.id]
+                if found := self.file_of(f"{package}.{name}".strip(".")):
+                    yield found, inside.get(id(node), "")
+                elif found := self.file_of(package):
+                    yield found, name
 
-parsed = cache(Module)
-
-
-def uses(statement: ast.stmt, file: str, module: Module, root: Path) -> Iterator[tuple[str, str]]:
-    """Yield file and name of what a statement of `file` uses of this repository."""
-    nodes = [*ast.walk(statement)]
-    inside = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    for node in nodes:
-        if not isinstance(node, ast.Name):
-            continue
-        if node.id in module.defined:
-            yield file, node.id
-        elif node.id in module.imports:
-            package, name = module.imports[node.id]
-            if found := file_of(f"{package}.{name}".strip("."), root):
-                yield found, inside.get(id(node), "")
-            elif found := file_of(package, root):
-                yield found, name
-
-
-def file_of(module: str, root: Path) -> str | None:
-    """Return the file of a module of this repository, as stages and benchmarks import it."""
-    files = [f"{folder}{module.replace('.', '/')}.py" for folder in FOLDERS]
-    return next((file for file in files if (root / file).is_file()), None)
+    def _file_of(self, module: str) -> str | None:
+        """Return the file of a module of this repository, as stages and benchmarks import it."""
+        files = [f"{folder}{module.replace('.', '/')}.py" for folder in FOLDERS]
+        return next((file for file in files if (self.root / file).is_file()), None)
 
 
 def stale() -> list[str]:
     """List the results whose code is no longer the one they measured."""
-    measured = json.loads(HASHES.read_bytes())
-    return [result for result in RESULTS if measured.get(result) != code_hash(RESULTS[result])]
+    measured, code = json.loads(HASHES.read_bytes()), Code()
+    return [result for result in RESULTS if measured.get(result) != code.hash(RESULTS[result])]
 
 
 def record(results: list[str]) -> None:
@@ -234,7 +240,8 @@ def record(results: list[str]) -> None:
     if unknown := [result for result in results if result not in RESULTS]:
         raise InputError(f"{unknown[0]} is no result; choose from {', '.join(RESULTS)}")
     measured = json.loads(HASHES.read_bytes()) if HASHES.exists() else {}
-    write_json(HASHES, measured | {result: code_hash(RESULTS[result]) for result in results})
+    code = Code()
+    write_json(HASHES, measured | {result: code.hash(RESULTS[result]) for result in results})
 
 
 def main() -> None:
@@ -242,9 +249,10 @@ def main() -> None:
     if results := sys.argv[1:]:
         record(results)
         return
-    for result in stale():
+    old = stale()
+    for result in old:
         print(f"benchmarks/{result}: its code has changed since")
-    print(f"{len(RESULTS) - len(stale())} of {len(RESULTS)} results are of this code")
+    print(f"{len(RESULTS) - len(old)} of {len(RESULTS)} results are of this code")
 
 
 if __name__ == "__main__":

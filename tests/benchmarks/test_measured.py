@@ -43,7 +43,7 @@ def write(root, name, text):
 
 
 def code(root):
-    return measured.code_hash(["benchmarks/run.py"], root)
+    return measured.Code(root).hash(["benchmarks/run.py"])
 
 
 def test_what_a_script_does_not_import_does_not_count(tree):
@@ -97,20 +97,20 @@ def test_how_work_is_divided_counts_for_speeds_alone(tree):
     write(tree, "blackswan/parallel.py", "def spread(x):\n    return x\n")
     write(tree, "benchmarks/run.py", "from blackswan.parallel import spread\nspread([1])\n")
     speed = ["benchmarks/run.py", *measured.SPEED]
-    before, before_of_speed = code(tree), measured.code_hash(speed, tree)
+    before, before_of_speed = code(tree), measured.Code(tree).hash(speed)
     write(tree, "blackswan/parallel.py", "def spread(x):\n    return [*x]\n")
     assert code(tree) == before
-    assert measured.code_hash(speed, tree) != before_of_speed
+    assert measured.Code(tree).hash(speed) != before_of_speed
 
 
 def test_a_pipeline_counts_its_params_but_not_their_comments(tree):
     write(tree, "params.yaml", "a: 1  # one\n")
     entries = ["benchmarks/run.py", "params.yaml"]
-    before = measured.code_hash(entries, tree)
+    before = measured.Code(tree).hash(entries)
     write(tree, "params.yaml", "a: 1\n")
-    assert measured.code_hash(entries, tree) == before
+    assert measured.Code(tree).hash(entries) == before
     write(tree, "params.yaml", "a: 2\n")
-    assert measured.code_hash(entries, tree) != before
+    assert measured.Code(tree).hash(entries) != before
 
 
 def test_stale_results_are_listed_until_they_are_measured_again(monkeypatch, capsys, tmp_path):
