@@ -6,7 +6,8 @@
 benchmarks/measured.json holds a hash of the code for every result that the README cites. It covers
 what the entry points of the result define, and what these use of other modules: functions, classes
 and constants, not where they stand nor how they are commented. Moving a function, mending a
-docstring or adding what the result does not use makes none stale. A pipeline also has its params.
+docstring or adding what the result does not use makes none stale. A pipeline also has its params,
+and the script that sets others.
 """
 
 import ast
@@ -35,17 +36,18 @@ PIPELINE = [
     "blackswan/evaluation/ranking.py",
     "params.yaml",
 ]
-SPEED = ["blackswan/parallel.py"]
+SPEED = ["blackswan/parallel.py"]  # named by each result of speed
+WHOLE = [*PIPELINE, "stages/compare.py", *SPEED]
 WITH_TEACHER = [*PIPELINE, "stages/distill_teacher.py", "blackswan/detectors/efficient_ad.py"]
 FOLDERS = ("", "stages/", "benchmarks/", "benchmarks/screw/")  # that scripts import from
-# How work is divided, ended, written, drawn and recorded, by which tests let no number change. A
-# result of speed names the one of these that it hangs on.
+# How work is ended, written and recorded, by which tests let no number change; and what changes a
+# speed alone: how work is divided and drawn.
 NO_FIGURE = (
-    *(f"blackswan/{name}.py" for name in ("errors", "outputs", "parallel", "params")),
-    "blackswan/reporting/",
+    *(f"blackswan/{name}.py" for name in ("errors", "outputs", "params")),
     "blackswan/tracking/runs.py",
     "benchmarks/measured.py",
 )
+SPEED_ALONE = ("blackswan/parallel.py", "blackswan/reporting/")
 RESULTS = {  # result -> where the code that it measured begins
     "aliens.json": [
         "benchmarks/aliens.py",
@@ -56,6 +58,8 @@ RESULTS = {  # result -> where the code that it measured begins
     "anomalib/results.json": [
         *SPEED,
         *(f"benchmarks/anomalib/{name}.py" for name in ("compare", "run_blackswan", "coreset")),
+        *(f"blackswan/detectors/{name}.py" for name in ("padim", "patchcore")),
+        "params.yaml",
     ],
     "backbones.json": ["benchmarks/backbones.py"],
     "bank.json": ["benchmarks/bank.py", *SPEED],
@@ -81,7 +85,7 @@ RESULTS = {  # result -> where the code that it measured begins
         *(f"blackswan/detectors/{name}.py" for name in ("padim", "patchcore")),
         "params.yaml",
     ],
-    "durations.json": [*PIPELINE, *SPEED],
+    "durations.json": WHOLE,
     "export.json": [
         *SPEED,
         "benchmarks/export.py",
@@ -99,23 +103,40 @@ RESULTS = {  # result -> where the code that it measured begins
     "localisation.json": ["benchmarks/localisation.py", "stages/train_vit.py"],
     "memory.json": ["benchmarks/memory.py", *SPEED],
     "photos.json": PIPELINE,
-    "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *PIPELINE, *SPEED],
-    "scale.json": ["benchmarks/scale.py", *PIPELINE, *SPEED],
+    "pipeline.json": ["benchmarks/pipeline.py", "benchmarks/training.py", *WHOLE],
+    "scale.json": ["benchmarks/scale.py", *WHOLE],
     "serving.json": ["benchmarks/serving.py", "blackswan/serving/server.py", *SPEED],
-    "score.json": ["benchmarks/score.py", "blackswan/cli.py", *SPEED],
+    "score.json": [
+        *SPEED,
+        "benchmarks/score.py",
+        "blackswan/cli.py",
+        "blackswan/detectors/median_residual.py",
+    ],
     "screw/dino_memory.json": [
         "benchmarks/screw/dino_memory.py",
         "benchmarks/screw/gaussian_patches.py",
         "params.yaml",
     ],
-    "screw/drift/patchcore.csv": [*PIPELINE, "stages/simulate_drift.py"],
-    "screw/efficient_ad_steps.csv": WITH_TEACHER,
+    "screw/drift/patchcore.csv": [
+        *PIPELINE,
+        "stages/simulate_drift.py",
+        *(f"benchmarks/screw/{name}.sh" for name in ("drift", "settings")),
+    ],
+    "screw/efficient_ad_steps.csv": [
+        *WITH_TEACHER,
+        *(f"benchmarks/screw/{name}.sh" for name in ("efficient_ad", "settings")),
+    ],
     "screw/gaussian_patches.json": ["benchmarks/screw/gaussian_patches.py"],
     "screw/leaderboard.csv": [
         *PIPELINE,
         *(f"blackswan/detectors/{name}.py" for name in ("gaussian_patches", "simplenet")),
+        "benchmarks/screw/run.sh",
     ],
-    "screw/patchcore.json": ["benchmarks/screw/patchcore.py", "params.yaml"],
+    "screw/patchcore.json": [
+        "benchmarks/screw/patchcore.py",
+        "blackswan/detectors/patchcore.py",
+        "params.yaml",
+    ],
     "screw/pose.json": [
         "benchmarks/screw/pose.py",
         *(f"blackswan/detectors/{name}.py" for name in ("patchcore", "padim")),
@@ -150,7 +171,8 @@ class Module:
         for statement in tree.body:
             for name in (names := _named_by(statement)):
                 self.defined.setdefault(name, []).append(statement)
-            if not names and not isinstance(statement, ast.Import | ast.ImportFrom):
+            imports = isinstance(statement, ast.Import | ast.ImportFrom)
+            if not (names or imports or _is_main(statement)):
                 self.runs.append(statement)
 
     def statements(self, name: str) -> list[ast.stmt]:
@@ -161,6 +183,11 @@ class Module:
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    """Say whether nobody but who calls the file as a script runs it."""
+    return isinstance(statement, ast.If) and ast.unparse(statement.test).startswith("__name__ ==")
 
 
 def _named_by(statement: ast.stmt) -> list[str]:
@@ -177,6 +204,13 @@ def _named_by(statement: ast.stmt) -> list[str]:
     return []
 
 
+def _settings(text: str, file: str) -> str:
+    """Return what params or a shell script set, without comments."""
+    if file.endswith(".yaml"):
+        return json.dumps(yaml.safe_load(text), sort_keys=True)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+
+
 class Code:
     """The files below a root, each of which is read once."""
 
@@ -189,21 +223,24 @@ class Code:
     def hash(self, entries: list[str]) -> str:
         """Return a hash of the files `entries` and of what they use of the others."""
         texts: set[str] = set()
+        left_out = NO_FIGURE if {*SPEED} <= {*entries} else NO_FIGURE + SPEED_ALONE
         waiting = [(entry, "") for entry in entries]
         seen = set(waiting)
         while waiting:
             found, used = self.step(*waiting.pop())
             texts |= found
-            waiting += [use for use in used - seen if not use[0].startswith(NO_FIGURE)]
+            waiting += [use for use in used - seen if not use[0].startswith(left_out)]
             seen |= used
         return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
 
     def _step(self, file: str, name: str) -> tuple[set[str], set[tuple[str, str]]]:
         """Return what `name` of a file is, or the whole file, and the names it uses."""
-        if file.endswith(".yaml"):
-            params = yaml.safe_load((self.root / file).read_text(encoding="utf-8"))
-            return {json.dumps(params, sort_keys=True)}, set()
-        statements = self.module(file).statements(name)
+        if not file.endswith(".py"):
+            return {_settings((self.root / file).read_text(encoding="utf-8"), file)}, set()
+        module = self.module(file)
+        if name and name not in module.defined and name in module.imports:  # handed on
+            return set(), {*self._imported(module, name)}
+        statements = module.statements(name)
         used = {use for statement in statements for use in self._uses(statement, file)}
         return {ast.dump(statement) for statement in statements}, used
 
@@ -217,11 +254,17 @@ class Code:
             if node.id in module.defined:
                 yield file, node.id
             elif node.id in module.imports:
-                package, name = module.imports[node.id]
-                if found := self.file_of(f"{package}.{name}".strip(".")):
-                    yield found, inside.get(id(node), "")
-                elif found := self.file_of(package):
-                    yield found, name
+                yield from self._imported(module, node.id, inside.get(id(node), ""))
+
+    def _imported(
+        self, module: Module, called: str, attribute: str = ""
+    ) -> Iterator[tuple[str, str]]:
+        """Yield file and name of what a module calls so, or of an attribute of the module."""
+        package, name = module.imports[called]
+        if found := self.file_of(f"{package}.{name}".strip(".")):
+            yield found, attribute
+        elif found := self.file_of(package):
+            yield found, name
 
     def _file_of(self, module: str) -> str | None:
         """Return the file of a module of this repository, as stages and benchmarks import it."""

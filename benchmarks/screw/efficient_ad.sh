@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # efficient_ad and its teacher on MVTec AD screw at 256 pixels, by `dvc exp run`; its losses are
-# kept, and metrics/leaderboard.csv is the last line of efficient_ad_steps.csv of 800 teacher steps.
+# kept. A line of efficient_ad_steps.csv is metrics/leaderboard.csv after a run with such steps.
 # In a fresh clone with a .venv, for it leaves the run in the workspace:
 #     benchmarks/screw/efficient_ad.sh ../shared/data/mvtec/screw
 set -euo pipefail
@@ -17,4 +17,3 @@ dvc exp run --name efficient_ad "${settings[@]}" \
 
 cp data/weights/pdn_small/losses.csv benchmarks/screw/teacher_losses.csv
 cp data/models/efficient_ad/losses.csv benchmarks/screw/efficient_ad_losses.csv
-measured screw/efficient_ad_steps.csv

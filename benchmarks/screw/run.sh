@@ -13,7 +13,7 @@ simplenet="{$patches, hidden_layers: 2, hidden: 128, noise: 0.5, steps: 1000, le
     weight_decay: 0.00001}"
 
 dvc exp run --name screw -S "source.path=$source" \
-    -S extract_frames.size=320 -S build_dataset.image_size=320 -S detectors.padim.image_size=320 \
+    -S extract_frames.size=320 -S build_dataset.image_size=320 \
     -S detectors.dino_memory.references=null -S detectors.dino_memory.bank_patches=10000 \
     -S detectors.dino_memory.image_size=448 -S detectors.dino_memory.top_fraction=0.001 \
     -S "+detectors.gaussian_patches=${gaussians//$'\n'/}" \

@@ -93,6 +93,28 @@ def test_of_a_module_that_is_handed_on_counts_all(tree, use, counts):
     assert (code(tree) != before) == counts
 
 
+def test_a_name_that_a_module_hands_on_counts_where_it_is_defined(tree):
+    write(tree, "blackswan/patches.py", "from blackswan.detectors.bank import nearest, farthest\n")
+    script = SCRIPT.replace(".detectors.bank import nearest", " import patches")
+    write(tree, "benchmarks/run.py", script.replace("nearest(", "patches.nearest("))
+    before = code(tree)
+    write(tree, "blackswan/detectors/bank.py", MODULE.replace("x[-1]", "x[-2]"))
+    assert code(tree) == before
+    write(tree, "blackswan/detectors/bank.py", MODULE.replace("FLOOR:k", "k:FLOOR"))
+    assert code(tree) != before
+
+
+def test_of_a_script_that_is_imported_its_own_run_does_not_count(tree):
+    main = "def main():\n    return farthest([1])\n\nif __name__ == '__main__':\n    main()\n"
+    write(
+        tree, "benchmarks/other.py", f"from blackswan.detectors.bank import farthest\nN = 1\n{main}"
+    )
+    write(tree, "benchmarks/run.py", f"from other import N\n{SCRIPT}\nM = N\n")
+    before = code(tree)
+    write(tree, "blackswan/detectors/bank.py", MODULE.replace("x[-1]", "x[-2]"))
+    assert code(tree) == before
+
+
 def test_how_work_is_divided_counts_for_speeds_alone(tree):
     write(tree, "blackswan/parallel.py", "def spread(x):\n    return x\n")
     write(tree, "benchmarks/run.py", "from blackswan.parallel import spread\nspread([1])\n")
@@ -110,6 +132,16 @@ def test_a_pipeline_counts_its_params_but_not_their_comments(tree):
     write(tree, "params.yaml", "a: 1\n")
     assert measured.Code(tree).hash(entries) == before
     write(tree, "params.yaml", "a: 2\n")
+    assert measured.Code(tree).hash(entries) != before
+
+
+def test_the_settings_of_a_shell_script_count_but_not_its_comments(tree):
+    entries = ["benchmarks/run.sh"]
+    write(tree, "benchmarks/run.sh", "# a\nsize=336\n")
+    before = measured.Code(tree).hash(entries)
+    write(tree, "benchmarks/run.sh", "# b\nsize=336\n")
+    assert measured.Code(tree).hash(entries) == before
+    write(tree, "benchmarks/run.sh", "# b\nsize=448\n")
     assert measured.Code(tree).hash(entries) != before
 
 
