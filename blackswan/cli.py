@@ -446,8 +446,9 @@ def _score(
     ignore: Path | None,
     camera: str,
 ) -> None:
-    judge, files = load(model), _files_to_score(source, out)
+    files = _files_to_score(source, out)
     ignored = read_regions(ignore, camera) if ignore else None
+    judge = load(model)
     if ignored:
         judge.check_regions(ignored)
     if engine == "spark" and is_export(model):

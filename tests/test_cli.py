@@ -66,13 +66,14 @@ def test_a_data_set_gets_the_scores_of_the_pipeline(finished, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "clip.avi"], "nowhere is no complete model, it has no model.json"),
+        (["nowhere", "CLIP"], "nowhere is no complete model, it has no model.json"),
         (["MODEL", "nowhere"], "nowhere does not exist"),
         (["MODEL", ".", "--out", "verdicts"], "verdicts lies in ., which is scored"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(model, tmp_path, arguments, message):
-    process = start(tmp_path, "score", *[model if a == "MODEL" else a for a in arguments])
+def test_bad_input_ends_in_one_sentence(finished, model, tmp_path, arguments, message):
+    real = {"MODEL": model, "CLIP": finished.root / "data/raw/clip.avi"}
+    process = start(tmp_path, "score", *[real.get(word, word) for word in arguments])
     _, errors = process.communicate()
     assert process.returncode == 1
     assert errors.startswith(f"error: {message}")
@@ -145,6 +146,13 @@ def test_ctrl_c_says_that_the_command_goes_on(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
 
 
+def test_a_setting_without_a_value_is_refused(finished):
+    with chdir(finished.root):
+        done = CliRunner().invoke(cli.app, ["check", "-S", "nonsense"])
+    assert done.exit_code == 1
+    assert "-S nonsense: " in f"{done.exception} {done.output}"
+
+
 def test_check_takes_params_as_dvc_does(finished, tmp_path):
     def check(*arguments):
         process = start(finished.root, "check", *arguments)
@@ -162,7 +170,4 @@ def test_check_takes_params_as_dvc_does(finished, tmp_path):
     code, _, errors = check("-S", "evaluate.alpha=0.001")
     assert code == 1
     assert errors[0].startswith("error: too few images: evaluate.alpha = 0.001 is too small for")
-    code, _, errors = check("-S", "nonsense")
-    assert code == 1
-    assert errors[0].startswith("error: -S nonsense: ")
     assert (finished.root / "params.yaml").read_text() == before

@@ -149,6 +149,8 @@ def test_stale_results_are_listed_until_they_are_measured_again(monkeypatch, cap
     monkeypatch.chdir(ROOT)
     hashes = json.loads(measured.HASHES.read_bytes())
     monkeypatch.setattr(measured, "HASHES", tmp_path / "measured.json")
+    watched = {name: measured.RESULTS[name] for name in ("photos.json", "intervals.json")}
+    monkeypatch.setattr(measured, "RESULTS", watched)
     measured.HASHES.write_text(json.dumps({**hashes, "photos.json": "of other code"}))
     monkeypatch.setattr("sys.argv", ["measured.py"])
     measured.main()

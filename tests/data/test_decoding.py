@@ -247,6 +247,7 @@ def growth(what, path, workers=1):
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_image_of_80_megapixels_takes_600_mb(tmp_path):
     image = Image.new("LA", (8900, 8900), (90, 128))

@@ -271,6 +271,7 @@ def test_report_says_where_it_stands_on_test_scores(project):
     assert "picked by their test scores" in page
 
 
+@pytest.mark.slow
 def test_report_of_many_detectors_stays_light(project, monkeypatch):
     rows = write_dataset(normal=6, defects=("scratch",) * 6)
     names = [f"detector_{number:02}" for number in range(8)]
@@ -317,6 +318,7 @@ def test_one_class_one_image_no_masks(project, normal, defects, masks):
     assert ("pixel AUROC</th>" in compare.REPORT.read_text()) == (both and masks)
 
 
+@pytest.mark.slow
 def test_many_detectors_with_long_names(project):
     rows = write_dataset()
     names = [f"detector_{number:02}_{'long_' * 12}name" for number in range(13)]
