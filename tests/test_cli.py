@@ -52,6 +52,7 @@ def test_verdicts_are_those_of_the_pipeline(finished, model, tmp_path):
     assert (both.p_value == both.p_value_of_pipeline).all()
 
 
+@pytest.mark.slow
 def test_a_data_set_gets_the_scores_of_the_pipeline(finished, model, tmp_path):
     process = start(tmp_path, "score", model, finished.root / "data/dataset/test", "--out", "v")
     _, errors = process.communicate()
@@ -153,6 +154,7 @@ def test_a_setting_without_a_value_is_refused(finished):
     assert "-S nonsense: " in f"{done.exception} {done.output}"
 
 
+@pytest.mark.slow
 def test_check_takes_params_as_dvc_does(finished, tmp_path):
     def check(*arguments):
         process = start(finished.root, "check", *arguments)

@@ -329,6 +329,7 @@ def reproduce(root, *targets):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_reaches_its_script_whole_and_no_shell_runs_any_of_it(tmp_path):
     copy_with_names(tmp_path, HOSTILE)
     targets = [f"{stage}@{name}" for stage, names in FANNED_OUT.items() for name in names]

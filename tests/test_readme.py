@@ -156,6 +156,7 @@ def readme_tool(monkeypatch):
     return readme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [True, False])
 def test_the_table_of_a_source_with_real_anomalies_has_no_unseen_kinds(
     tiny_project, mvtec_tree, readme_tool, monkeypatch, masks

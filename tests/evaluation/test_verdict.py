@@ -56,6 +56,7 @@ def test_three_verdicts():
     assert "do not rely on alpha" in verdict(199, 10, 60, 12).advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "alpha"), [(39, 0.05), (199, 0.05), (99, 0.1)])
 def test_wrongly_void_at_most_one_time_in_twenty_and_rightly_at_ten_times_alpha(n, alpha):
     rng = generator(0, "void", str(n))
