@@ -498,11 +498,14 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(
         for screen in SCREENS:
             look_around(browser, url, files, len(test), screen)
 
-        tab = browser.new_page()
-        tab.goto(url)
+        tab, held = browser.new_page(), []
+        tab.route("**/v1/detectors", lambda route: held.append(route), times=1)
+        with tab.expect_request("**/v1/detectors"):
+            tab.goto(url)
         tab.get_by_label("Your name").fill("anna")
         tab.get_by_label("Camera", exact=True).fill("line1")
-        tab.set_input_files("#files", files[:1])  # a normal image
+        tab.set_input_files("#files", files[:1])  # a normal image, before the cameras are known
+        held[0].continue_()
         tab.locator("#ignored polygon").wait_for()
         assert tab.locator("#ignored polygon").get_attribute("points") == "0.5,0.5 8.5,0.5 0.5,8.5"
         tab.get_by_text("Grey does not count: regions of line1.").wait_for()

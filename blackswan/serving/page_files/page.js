@@ -4,7 +4,7 @@
 const BATCH = 8, BATCH_BYTES = 12e6, MOST_SHOWN = 24, REGIONS = 20;
 const $ = (id) => document.getElementById(id);
 const items = [];
-let chosen = null, waiting = [], working = 0, detector = "", cameras = [];
+let chosen = null, waiting = [], working = 0, detector = "", served = null;  // served: a promise
 
 // --- the service -----------------------------------------------------------------------------
 
@@ -176,8 +176,9 @@ async function work() {
 
 async function scoreAll(batch) {
   const camera = $("camera").value.trim();
-  for (const item of batch) item.camera = cameras.includes(camera) ? camera : "";
   try {
+    const { cameras } = await served;  // photos may come before the service said which it knows
+    for (const item of batch) item.camera = cameras.includes(camera) ? camera : "";
     (await score(batch, {})).forEach((result, number) => judged(batch[number], result));
   } catch (error) {
     if (batch.length > 1) for (const item of batch) await scoreAll([item]);  // one of them is at fault
@@ -581,6 +582,7 @@ async function openReport(event) {
 }
 
 async function begin() {
+  served = askJson("v1/detectors").then(({ detectors: [one] }) => one);
   for (const name of ["user", "camera", "every"]) {
     $(name).value = localStorage.getItem(name) ?? $(name).value;
     $(name).addEventListener("change", () => localStorage.setItem(name, $(name).value));
@@ -615,11 +617,10 @@ async function begin() {
   $("open-report").addEventListener("click", openReport);
   addEventListener("hashchange", () => { openPart(); $("main").focus({ preventScroll: true }); scrollTo(0, 0); });
   openPart();
-  const { detectors: [served] } = await askJson("v1/detectors");
-  detector = served.name;
-  cameras = served.cameras;
+  const { name, cameras, hash, alpha, threshold_from } = await served;
+  detector = name;
   $("cameras-known").replaceChildren(...cameras.map((camera) => make("option", { value: camera })));
-  $("detector").textContent = `${served.name} ${served.hash.slice(0, 8)}, alpha ${served.alpha}; threshold from ${served.threshold_from}`;
+  $("detector").textContent = `${name} ${hash.slice(0, 8)}, alpha ${alpha}; threshold from ${threshold_from}`;
 }
 
 /** The files of what was dropped, also of folders in folders. */
