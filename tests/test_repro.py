@@ -498,6 +498,14 @@ def test_a_person_decides_in_a_browser_and_the_next_run_learns(
         for screen in SCREENS:
             look_around(browser, url, files, len(test), screen)
 
+        tab = browser.new_page()
+        tab.route("**/v1/detectors", lambda route: route.abort(), times=1)
+        tab.goto(url)  # while the service does not answer
+        tab.get_by_text("the service does not answer").wait_for()
+        tab.get_by_label("Camera", exact=True).fill("line1")
+        tab.set_input_files("#files", files[:1])
+        tab.locator("#ignored polygon").wait_for()
+
         tab, held = browser.new_page(), []
         tab.route("**/v1/detectors", lambda route: held.append(route), times=1)
         with tab.expect_request("**/v1/detectors"):

@@ -4,7 +4,7 @@
 const BATCH = 8, BATCH_BYTES = 12e6, MOST_SHOWN = 24, REGIONS = 20;
 const $ = (id) => document.getElementById(id);
 const items = [];
-let chosen = null, waiting = [], working = 0, detector = "", served = null;  // served: a promise
+let chosen = null, waiting = [], working = 0, detector = "", served = null;
 
 // --- the service -----------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ async function work() {
 async function scoreAll(batch) {
   const camera = $("camera").value.trim();
   try {
-    const { cameras } = await served;  // photos may come before the service said which it knows
+    const { cameras } = await whatIsServed();  // photos may come before the service said which it knows
     for (const item of batch) item.camera = cameras.includes(camera) ? camera : "";
     (await score(batch, {})).forEach((result, number) => judged(batch[number], result));
   } catch (error) {
@@ -581,8 +581,13 @@ async function openReport(event) {
   }
 }
 
+/** The detector and its cameras, asked once, or again where the service gave no answer. */
+function whatIsServed() {
+  served ??= askJson("v1/detectors").then(({ detectors: [one] }) => one, (error) => { served = null; throw error; });
+  return served;
+}
+
 async function begin() {
-  served = askJson("v1/detectors").then(({ detectors: [one] }) => one);
   for (const name of ["user", "camera", "every"]) {
     $(name).value = localStorage.getItem(name) ?? $(name).value;
     $(name).addEventListener("change", () => localStorage.setItem(name, $(name).value));
@@ -617,7 +622,7 @@ async function begin() {
   $("open-report").addEventListener("click", openReport);
   addEventListener("hashchange", () => { openPart(); $("main").focus({ preventScroll: true }); scrollTo(0, 0); });
   openPart();
-  const { name, cameras, hash, alpha, threshold_from } = await served;
+  const { name, cameras, hash, alpha, threshold_from } = await whatIsServed();
   detector = name;
   $("cameras-known").replaceChildren(...cameras.map((camera) => make("option", { value: camera })));
   $("detector").textContent = `${name} ${hash.slice(0, 8)}, alpha ${alpha}; threshold from ${threshold_from}`;
